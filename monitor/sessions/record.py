@@ -1,0 +1,212 @@
+"""The session record: one TCP connection on a watched port, as it is written and counted.
+
+Field names, types and meanings are the public interface (docs/record.md). Records are frozen, and made of
+plain values only, in the order in which they stand in the JSON.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from monitor.anomalies import Anomaly
+
+SCHEMA_VERSION: Final = 1
+
+
+class Direction(StrEnum):
+    """Whose delivery this is, by the addresses that are ours."""
+
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+    INTERNAL = "internal"
+    UNKNOWN = "unknown"
+
+
+class Channel(StrEnum):
+    """What carried the session."""
+
+    CLEARTEXT = "cleartext"
+    STARTTLS = "starttls"
+    IMPLICIT_TLS = "implicit_tls"
+    UNKNOWN = "unknown"
+
+
+class Envelope(StrEnum):
+    """Could somebody reading this byte stream see the envelope?"""
+
+    VISIBLE = "visible"
+    """At least one MAIL in clear, and encryption never established."""
+    PARTIAL = "partial"
+    """A MAIL in clear, and encryption established afterwards."""
+    HIDDEN = "hidden"
+    """Encryption established with no MAIL before it."""
+    NONE = "none"
+    """Encryption never established, and no MAIL at all."""
+    UNKNOWN = "unknown"
+    """The bytes that would decide it were not captured."""
+
+
+class StarttlsOutcome(StrEnum):
+    """How far STARTTLS came."""
+
+    NOT_REACHED = "not_reached"
+    NOT_OFFERED = "not_offered"
+    MASKED = "masked"
+    UNUSED = "unused"
+    REFUSED = "refused"
+    ESTABLISHED = "established"
+    FAILED = "failed"
+    ABANDONED = "abandoned"
+    UNKNOWN = "unknown"
+
+
+class TransactionOutcome(StrEnum):
+    """How a mail transaction in clear ended."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    ABORTED = "aborted"
+    UNKNOWN = "unknown"
+    """The reply or the end that would decide it was not captured."""
+
+
+class Ended(StrEnum):
+    """What ended the session."""
+
+    QUIT = "quit"
+    CLIENT_CLOSED = "client_closed"
+    SERVER_CLOSED = "server_closed"
+    RESET = "reset"
+    IDLE = "idle"
+    EVICTED = "evicted"
+    CAPTURE_ENDED = "capture_ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    ip: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Banner:
+    code: int
+    text: str
+    """Without the code; the lines of a multi-line banner are joined by a line feed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Helo:
+    verb: str
+    """HELO, EHLO or LHLO."""
+    name: str
+    code: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Starttls:
+    offered: bool | None
+    """By the answers to EHLO in clear; None where none was seen whole."""
+    requested: int
+    codes: tuple[int | None, ...]
+    outcome: StarttlsOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """From the two hello messages; None where that hello was not seen."""
+
+    version: str | None
+    """SSLv2, SSLv3, TLSv1, TLSv1.1, TLSv1.2 or TLSv1.3: OpenSSL's names, as mail logs show them."""
+    cipher: str | None
+    """OpenSSL's name of the cipher suite; the IANA name where OpenSSL has none; `0x1234` where neither has."""
+    sni: str | None
+    alpn: str | None
+    """The protocol that the server chose, where that is in clear (before TLS 1.3)."""
+    ja4: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """An AUTH in clear. The mechanism and the last reply; never an argument, response or password."""
+
+    mechanism: str
+    code: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    address: str
+    code: int | None
+    params: dict[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    verb: str
+    """DATA or BDAT."""
+    wire_bytes: int | None
+    """DATA: from the byte after the DATA line to the end of the `.` CRLF line, both included. BDAT: the sum of
+    the chunk sizes. None where the end was not captured."""
+    code: int | None
+    """The final reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    mail_from: str | None
+    """"" for the null sender; None where the MAIL line was not captured whole."""
+    mail_code: int | None
+    mail_params: dict[str, str | None]
+    recipients: tuple[Recipient, ...]
+    data: Data | None
+    outcome: TransactionOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class ByteCounts:
+    """TCP payload, by sequence numbers; client + server = cleartext + encrypted."""
+
+    client: int
+    server: int
+    cleartext: int
+    encrypted: int
+    """Inside TLS records, the handshake's included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """How well the session was seen."""
+
+    complete: bool
+    gap_bytes: int
+    midstream: bool
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    schema_version: int
+    community_id: str
+    start: str
+    """RFC 3339, UTC, microseconds: the first packet."""
+    end: str
+    """The last packet."""
+    client: Endpoint
+    server: Endpoint
+    direction: Direction
+    proxied_client: Endpoint | None
+    channel: Channel
+    envelope: Envelope
+    banner: Banner | None
+    helo: tuple[Helo, ...]
+    starttls: Starttls
+    tls: Tls | None
+    auth: tuple[Auth, ...]
+    transactions: tuple[Transaction, ...]
+    bytes: ByteCounts
+    ended: Ended
+    capture: Capture
+    anomalies: tuple[Anomaly, ...]
+    duration_seconds: float
+    """From the first packet to the last."""

@@ -1,0 +1,101 @@
+"""What every probe offers, what it counts, and how it fails.
+
+    ProbeError
+    ├── ProbeUnavailable     this machine or user can't run the probe; `remedy` says what would mend it
+    ├── CaptureFileError     a file that can't be opened or is no capture
+    └── CaptureInterrupted   the source ended before its time: a file cut short, an interface gone
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from probes.segment import Segment
+
+
+class Verdict(StrEnum):
+    """What became of a packet that reached the probe: the label of smtp_monitor_packets_total."""
+
+    SEGMENT = "segment"
+    """TCP on a watched port: handed on."""
+    OTHER_PORT = "other_port"
+    """TCP, but no end of it on a watched port."""
+    NOT_TCP = "not_tcp"
+    """Another protocol."""
+    FRAGMENT = "fragment"
+    """Part of an IP datagram; the datagram it completed counts once more, by what it held."""
+    MALFORMED = "malformed"
+    """Headers that are cut short or contradict themselves."""
+    UNSUPPORTED = "unsupported"
+    """A link layer that no decoder knows."""
+
+
+class DropSite(StrEnum):
+    """Where packets were lost before they could be read: the label of smtp_monitor_packets_dropped_total."""
+
+    KERNEL = "kernel"
+    """The packet socket or libpcap's buffer was full."""
+    INTERFACE = "interface"
+    """The network interface or its driver dropped it."""
+    RING_BUFFER = "ring_buffer"
+    """The BPF ring buffer was full."""
+    FRAGMENTS = "fragments"
+    """IP fragments whose datagram was never completed, or went over the table's bound."""
+
+
+@dataclass(slots=True)
+class PacketCounts:
+    """Plain integers, written by the probe, read at a scrape."""
+
+    seen: Counter[Verdict] = field(default_factory=Counter)
+    dropped: Counter[DropSite] = field(default_factory=Counter)
+
+
+class Probe(Protocol):
+    """A source of segments."""
+
+    @property
+    def name(self) -> str:
+        """`pcap`, `ebpf` or `pyshark`: the label of smtp_monitor_capture_up."""
+
+    @property
+    def counts(self) -> PacketCounts: ...
+
+    def batches(self) -> Iterator[Sequence[Segment]]:
+        """Yields segments in capture order, in batches.
+
+        A live probe yields at least every `HEARTBEAT_SECONDS`, an empty batch if need be, so that its reader
+        can look at clocks and signals; it ends only by `CaptureInterrupted`. A file probe ends with its files.
+        """
+
+    def interfaces_up(self) -> dict[str, bool]:
+        """For a live probe: each watched interface (as named on the command line) and whether it is captured
+        now. Empty for files."""
+
+    def close(self) -> None:
+        """Gives everything back to the system; may be called twice."""
+
+
+HEARTBEAT_SECONDS = 0.2  # a tenth of the patience of somebody who pressed Ctrl-C
+
+
+class ProbeError(Exception):
+    """The message is one line for the user: what, where."""
+
+
+class ProbeUnavailable(ProbeError):
+    """This machine or this user can't run the probe."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(f"{message}; {remedy}")
+        self.remedy = remedy
+
+
+class CaptureFileError(ProbeError):
+    """A file that can't be opened, or is no capture."""
+
+
+class CaptureInterrupted(ProbeError):
+    """The source ended before its time. All that came before it was yielded."""
