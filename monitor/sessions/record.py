@@ -122,7 +122,7 @@ class Tls:
     """OpenSSL's name of the cipher suite; the IANA name where OpenSSL has none; `0x1234` where neither has."""
     sni: str | None
     alpn: str | None
-    """The protocol that the server chose, where that is in clear (before TLS 1.3)."""
+    """The first protocol that the client offered; what the server chose is encrypted in TLS 1.3."""
     ja4: str | None
 
 
