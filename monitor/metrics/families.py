@@ -1,0 +1,264 @@
+"""Every metric: its name, help text, labels, and the closed set of each label's values.
+
+Dashboards, alerts and tests take the names from here, and docs/metrics.md is held to it. `smtp_` is what the
+traffic did, `smtp_monitor_` how well the monitor watched it. No address, name or domain is ever a label.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import product
+from typing import Final
+
+from monitor.anomalies import Anomaly
+from monitor.sessions.record import Channel, Direction, Envelope, StarttlsOutcome, TransactionOutcome
+from probes.probe import DropSite, Verdict
+
+OTHER: Final = "other"
+"""What every value outside a closed set folds into."""
+
+UNKNOWN: Final = "unknown"
+"""Not captured."""
+
+TLS_VERSIONS: Final = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3", UNKNOWN, OTHER)
+
+AUTH_MECHANISMS: Final = (
+    # The IANA registry of SASL mechanisms, cut to those that mail servers offer; and LOGIN, XOAUTH2 and NTLM,
+    # which mail clients use though no RFC defines them.
+    "ANONYMOUS",
+    "CRAM-MD5",
+    "DIGEST-MD5",
+    "EXTERNAL",
+    "GSSAPI",
+    "LOGIN",
+    "NTLM",
+    "OAUTHBEARER",
+    "PLAIN",
+    "SCRAM-SHA-1",
+    "SCRAM-SHA-1-PLUS",
+    "SCRAM-SHA-256",
+    "SCRAM-SHA-256-PLUS",
+    "XOAUTH2",
+    OTHER,
+)
+
+DURATION_BUCKETS_SECONDS: Final = (
+    # From a scan over a session on a good line to a tarpitted one; 300 and 600 are the longest time-outs of
+    # RFC 5321 section 4.5.3.2, and an hour is a session that was kept open.
+    0.01,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    300.0,
+    600.0,
+    3600.0,
+)
+
+
+class Kind(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class ReplyClass(StrEnum):
+    """What was answered, by the reply's first digit (RFC 5321 section 4.2.1)."""
+
+    POSITIVE = "2xx"
+    TRANSIENT = "4xx"
+    PERMANENT = "5xx"
+    NONE = "none"
+    """No reply was seen."""
+    OTHER = OTHER
+
+
+class Visibility(StrEnum):
+    """Whether somebody who reads the stream can read the byte."""
+
+    CLEARTEXT = "cleartext"
+    ENCRYPTED = "encrypted"
+
+
+class IncompleteReason(StrEnum):
+    """Why a session was not seen whole. A session counts under each reason that it has."""
+
+    GAP = "gap"
+    """Bytes in its middle were not captured."""
+    MIDSTREAM = "midstream"
+    """Its beginning was not captured."""
+    TRUNCATED = "truncated"
+    """The capture cut its packets short."""
+    IDLE = "idle"
+    """Nothing was seen of it for so long that it was given up."""
+    EVICTED = "evicted"
+    """The table of open sessions was full."""
+    CAPTURE_ENDED = "capture_ended"
+    """It was open when the capture ended."""
+
+
+class RecordResult(StrEnum):
+    """What became of a session's record; where none was asked for, it is counted as neither."""
+
+    WRITTEN = "written"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    name: str
+    values: tuple[str, ...] | None
+    """The closed set; None where it is known only when the program runs."""
+
+
+def _label(name: str, values: Iterable[str]) -> Label:
+    return Label(name, tuple(str(value) for value in values))
+
+
+PORT: Final = Label("port", None)
+"""The watched ports, and `other`."""
+DIRECTION: Final = _label("direction", Direction)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[Label, ...] = ()
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return tuple(label.name for label in self.labels)
+
+    def children(self, ports: Sequence[str]) -> Iterator[tuple[str, ...]]:
+        """Every combination of label values; `ports` are the values of the label `port`.
+
+        Nothing for a family with a label whose values only the running program knows.
+        """
+        sets = [ports if label is PORT else label.values for label in self.labels]
+        known = [values for values in sets if values is not None]
+        return product(*known) if len(known) == len(sets) else iter(())
+
+
+SESSIONS: Final = Family(
+    "smtp_sessions_total",
+    Kind.COUNTER,
+    "Sessions that ended, by whether somebody reading the stream could see the envelope.",
+    (PORT, DIRECTION, _label("channel", Channel), _label("envelope", Envelope)),
+)
+STARTTLS: Final = Family(
+    "smtp_starttls_total",
+    Kind.COUNTER,
+    "Sessions that ended, by how far STARTTLS came.",
+    (PORT, DIRECTION, _label("outcome", StarttlsOutcome)),
+)
+TLS_HANDSHAKES: Final = Family(
+    "smtp_tls_handshakes_total",
+    Kind.COUNTER,
+    "Sessions whose encryption was established, by TLS version.",
+    (PORT, _label("version", TLS_VERSIONS)),
+)
+MESSAGES: Final = Family(
+    "smtp_messages_total",
+    Kind.COUNTER,
+    "Mail transactions seen in clear (one for each MAIL command), by outcome.",
+    (PORT, _label("outcome", TransactionOutcome)),
+)
+RECIPIENTS: Final = Family(
+    "smtp_recipients_total",
+    Kind.COUNTER,
+    "Recipients seen in clear (one for each RCPT command), by class of reply.",
+    (PORT, _label("reply_class", ReplyClass)),
+)
+AUTH: Final = Family(
+    "smtp_auth_total",
+    Kind.COUNTER,
+    "AUTH commands seen in clear, by mechanism.",
+    (PORT, _label("mechanism", AUTH_MECHANISMS)),
+)
+BYTES: Final = Family(
+    "smtp_bytes_total",
+    Kind.COUNTER,
+    "TCP payload of the sessions that ended, both directions, by whether the stream shows it.",
+    (PORT, _label("visibility", Visibility)),
+)
+ANOMALIES: Final = Family(
+    "smtp_anomalies_total",
+    Kind.COUNTER,
+    "Sessions that did something a well-behaved one does not.",
+    (_label("anomaly", Anomaly),),
+)
+SESSION_DURATION: Final = Family(
+    "smtp_session_duration_seconds", Kind.HISTOGRAM, "Time from a session's first packet to its last."
+)
+SESSIONS_OPEN: Final = Family("smtp_sessions_open", Kind.GAUGE, "Sessions that are open now.")
+HANDSHAKES_INCOMPLETE: Final = Family(
+    "smtp_tcp_handshakes_incomplete_total",
+    Kind.COUNTER,
+    "Connections whose TCP handshake never completed: refused, unanswered or half-open. They have no record.",
+)
+PACKETS: Final = Family(
+    "smtp_monitor_packets_total",
+    Kind.COUNTER,
+    "Packets that reached the probe, by what became of them.",
+    (_label("verdict", Verdict),),
+)
+PACKETS_DROPPED: Final = Family(
+    "smtp_monitor_packets_dropped_total",
+    Kind.COUNTER,
+    "Packets lost before they could be read, by where.",
+    (_label("where", DropSite),),
+)
+SESSIONS_INCOMPLETE: Final = Family(
+    "smtp_monitor_sessions_incomplete_total",
+    Kind.COUNTER,
+    "Sessions that were not seen whole; one session counts under each reason that it has.",
+    (_label("reason", IncompleteReason),),
+)
+RECORDS: Final = Family(
+    "smtp_monitor_records_total",
+    Kind.COUNTER,
+    "Session records, by whether they could be written. Zero where no records were asked for.",
+    (_label("result", RecordResult),),
+)
+CAPTURE_UP: Final = Family(
+    "smtp_monitor_capture_up",
+    Kind.GAUGE,
+    "Whether the interface is being captured now (1) or not (0).",
+    (Label("interface", None), Label("probe", None)),
+)
+BUILD_INFO: Final = Family(
+    "smtp_monitor_build_info",
+    Kind.GAUGE,
+    "Always 1; its labels say what is running.",
+    (Label("version", None), Label("python", None)),
+)
+
+FAMILIES: Final = (
+    SESSIONS,
+    STARTTLS,
+    TLS_HANDSHAKES,
+    MESSAGES,
+    RECIPIENTS,
+    AUTH,
+    BYTES,
+    ANOMALIES,
+    SESSION_DURATION,
+    SESSIONS_OPEN,
+    HANDSHAKES_INCOMPLETE,
+    PACKETS,
+    PACKETS_DROPPED,
+    SESSIONS_INCOMPLETE,
+    RECORDS,
+    CAPTURE_UP,
+    BUILD_INFO,
+)
