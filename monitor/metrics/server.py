@@ -57,7 +57,10 @@ class MetricsServer:
             accepted_queue_timeout=1,
             shutdown_timeout=1,
         )
-        self._server.prepare()
+        try:
+            self._server.prepare()
+        except OSError as error:
+            raise self._server.bind_error or error from None
         self._thread = Thread(target=self._server.serve, name="metrics-server", daemon=True)
         self._thread.start()
 
@@ -108,12 +111,30 @@ class _Server(wsgi.Server):
     keep_alive_conn_limit = 0  # one request a connection: scrapes are seconds apart
     max_request_header_size = HEADER_BYTES_MAX
     max_request_body_size = 1  # 0 would mean no limit; GET and HEAD have no body
+    bind_error: OSError | None = None
 
     def prepare(self) -> None:
         # Connections that wait for their request, and since when, the longest waiting first. Only the
         # selector's thread touches it.
         self._waiting: dict[HTTPConnection, float] = {}
         super().prepare()
+
+    def bind(self, family: int, type: int, proto: int = 0) -> socket.socket:  # noqa: A002  (cheroot's name)
+        """Keeps the error itself, of which cheroot passes on only the text."""
+        try:
+            return super().bind(family, type, proto)
+        except OSError as error:
+            self.bind_error = error
+            raise
+
+    @staticmethod
+    def bind_socket(socket_: socket.socket, bind_addr: tuple[str, int]) -> socket.socket:
+        try:
+            socket_.bind(bind_addr)
+        except OSError:
+            socket_.close()
+            raise
+        return socket_
 
     def process_conn(self, conn: HTTPConnection) -> None:
         """Called in the selector's thread, for a connection that is new or has something to read."""

@@ -1,0 +1,51 @@
+"""A collector over a tally, with a probe and a table whose numbers are given."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from monitor.metrics.collector import MonitorCollector
+from monitor.metrics.tally import Tally
+from probes.probe import DropSite, PacketCounts, Verdict
+from probes.segment import Segment
+
+
+@dataclass
+class GivenProbe:
+    name: str = "ebpf"
+    counts: PacketCounts = field(default_factory=PacketCounts)
+    interfaces: dict[str, bool] = field(default_factory=dict)
+
+    def batches(self) -> Iterator[Sequence[Segment]]:
+        return iter(())
+
+    def interfaces_up(self) -> dict[str, bool]:
+        return self.interfaces
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
+@dataclass
+class GivenTable:
+    open_sessions: int = 0
+    handshakes_incomplete: int = 0
+
+
+@pytest.fixture
+def tally() -> Tally:
+    return Tally([25, 465, 587])
+
+
+@pytest.fixture
+def probe() -> GivenProbe:
+    probe = GivenProbe(interfaces={"eth0": True, "eth1": False})
+    probe.counts.seen.update({Verdict.SEGMENT: 120, Verdict.NOT_TCP: 3})
+    probe.counts.dropped[DropSite.RING_BUFFER] = 7
+    return probe
+
+
+@pytest.fixture
+def collector(tally: Tally, probe: GivenProbe) -> MonitorCollector:
+    return MonitorCollector(tally, probe, GivenTable(open_sessions=2, handshakes_incomplete=5))

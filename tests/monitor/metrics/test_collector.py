@@ -1,0 +1,119 @@
+"""The exposition text: against golden files, against promtool, and against the list of families.
+
+After a wanted change: UPDATE_GOLDEN=1 pytest tests/monitor/metrics/test_collector.py, and read the diff.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from shutil import which
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from monitor.anomalies import Anomaly
+from monitor.metrics.collector import MonitorCollector, exposition, registry_of
+from monitor.metrics.families import FAMILIES, SESSIONS, TLS_VERSIONS, Kind
+from monitor.metrics.tally import Tally
+from monitor.sessions.record import Channel, Direction, Envelope, SessionRecord
+
+MakeRecord = Callable[..., SessionRecord]
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def _without_build(text: str) -> str:
+    return re.sub(r"^smtp_monitor_build_info\{.*\}", "smtp_monitor_build_info{}", text, flags=re.M)
+
+
+@pytest.mark.parametrize(
+    "scenario", ["nothing_yet", "cleartext", "starttls", "smtps", "scan", "lost", "anomalies"]
+)
+def test_the_exposition_equals_the_golden_file(
+    scenario: str, collector: MonitorCollector, tally: Tally, make_record: MakeRecord
+) -> None:
+    if scenario == "anomalies":
+        tally.count(make_record(anomalies=(Anomaly.CLEARTEXT_AUTH, Anomaly.BARE_LF)), written=False)
+    elif scenario != "nothing_yet":
+        tally.count(make_record(scenario), written=True)
+    text = _without_build(exposition(collector).decode())
+    if scenario != "nothing_yet":  # the zeros are in that one; the others hold what is counted
+        text = "".join(line for line in text.splitlines(keepends=True) if not re.search(r"^#| 0\.0$", line))
+    golden = GOLDEN / f"{scenario}.metrics"
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+def test_every_family_is_exposed_with_its_kind_help_and_labels(
+    collector: MonitorCollector, tally: Tally, make_record: MakeRecord
+) -> None:
+    tally.count(make_record())
+    exposed = {
+        metric.name: metric for metric in text_string_to_metric_families(exposition(collector).decode())
+    }
+    assert len(exposed) == len(FAMILIES)
+    for family in FAMILIES:
+        metric = exposed[family.name.removesuffix("_total")]
+        assert metric.documentation == family.help
+        assert metric.type == family.kind
+        for sample in metric.samples:
+            assert set(sample.labels) - {"le"} == set(family.label_names)
+
+
+def test_every_child_of_a_closed_set_is_there_at_zero(collector: MonitorCollector) -> None:
+    exposed = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for metric in text_string_to_metric_families(exposition(collector).decode())
+        for sample in metric.samples
+    }
+    for port, direction, channel, envelope in product(
+        ("25", "465", "587", "other"), Direction, Channel, Envelope
+    ):
+        labels = {"port": port, "direction": direction, "channel": channel, "envelope": envelope}
+        assert exposed[(SESSIONS.name, *sorted(labels.items()))] == 0
+    for version in TLS_VERSIONS:
+        assert exposed[("smtp_tls_handshakes_total", ("port", "25"), ("version", version))] == 0
+    for anomaly in Anomaly:
+        assert exposed[("smtp_anomalies_total", ("anomaly", anomaly))] == 0
+
+
+def test_no_traffic_adds_a_series(collector: MonitorCollector, tally: Tally, make_record: MakeRecord) -> None:
+    series = exposition(collector).count(b"\n")
+    for variant in ("cleartext", "starttls", "smtps", "scan", "lost"):
+        tally.count(make_record(variant, anomalies=tuple(Anomaly)))
+    assert exposition(collector).count(b"\n") == series
+
+
+def test_no_address_or_name_is_ever_exposed(
+    collector: MonitorCollector, tally: Tally, make_record: MakeRecord
+) -> None:
+    tally.count(make_record("cleartext"))
+    tally.count(make_record("starttls"))
+    text = exposition(collector)
+    for secret in (b"192.0.2", b"example", b"PLAIN ", b"t13d"):
+        assert secret not in text
+
+
+@pytest.mark.skipif(which("promtool") is None, reason="promtool is not installed")
+@pytest.mark.parametrize("with_process", [True, False])
+def test_promtool_finds_nothing_to_say(
+    with_process: bool, collector: MonitorCollector, tally: Tally, make_record: MakeRecord
+) -> None:
+    tally.count(make_record(), written=True)
+    text = generate_latest(registry_of(collector, with_process))
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert (b"process_cpu_seconds_total" in text) is with_process
+    assert b"_created" not in text
+
+
+def test_a_counter_ends_in_total_and_nothing_else_does() -> None:
+    for family in FAMILIES:
+        assert family.name.endswith("_total") is (family.kind is Kind.COUNTER)
+        assert family.name.startswith("smtp_")
+    assert len({family.name for family in FAMILIES}) == len(FAMILIES)
