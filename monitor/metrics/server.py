@@ -122,10 +122,11 @@ class _Server(wsgi.Server):
     def bind(self, family: int, type: int, proto: int = 0) -> socket.socket:  # noqa: A002  (cheroot's name)
         """Keeps the error itself, of which cheroot passes on only the text."""
         try:
-            return super().bind(family, type, proto)
+            bound: socket.socket = super().bind(family, type, proto)
         except OSError as error:
             self.bind_error = error
             raise
+        return bound
 
     @staticmethod
     def bind_socket(socket_: socket.socket, bind_addr: tuple[str, int]) -> socket.socket:
