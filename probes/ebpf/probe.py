@@ -1,0 +1,117 @@
+"""EbpfProbe: segments from the kernel, as they pass."""
+
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from probes.ebpf.clock import BootClock
+from probes.ebpf.event import EventReader
+from probes.ebpf.program import Program
+from probes.ebpf.tap import ANY, AnyTap, InterfaceTap, Tap
+from probes.frames import FrameDecoder
+from probes.probe import HEARTBEAT_SECONDS, DropSite, PacketCounts, ProbeUnavailable, Verdict
+from probes.segment import Segment
+
+# Chosen because 10,000 SMTP sessions a second write some 80 MB: it bridges a scrape or a garbage collection.
+RING_BYTES: Final = 32 * 1024 * 1024
+
+
+class EbpfProbe:
+    """Captures from interfaces by their names, `any` being all of them. See probes.probe.Probe.
+
+    An interface must exist at the start; one that goes and comes back is captured again within a heartbeat.
+    One thread makes the probe, reads its batches and closes it; others may read `counts`, which follow the
+    kernel's once in a heartbeat, and `interfaces_up`. An empty batch says that the ring buffer is empty too.
+
+    `ring_bytes` must be a power of 2, and whole pages. Raises ProbeUnavailable.
+    """
+
+    name: Final = "ebpf"
+
+    def __init__(
+        self, interfaces: Sequence[str], ports: frozenset[int], *, ring_bytes: int = RING_BYTES
+    ) -> None:
+        _check_names(interfaces)
+        self._counts = PacketCounts()
+        self._clock = BootClock()
+        self._frames = FrameDecoder(ports, self._counts)
+        self._events = EventReader(self._frames, self._clock)
+        self._passed_by: dict[Verdict, int] = {}
+        self._dropped = 0
+        self._taps: dict[str, Tap] = {}
+        self._closed = False
+        self._program = Program(ports, ring_bytes)
+        self._program.on_event(self._events.read)
+        for interface in dict.fromkeys(interfaces):
+            try:
+                self._taps[interface] = _tap(interface, self._program)
+            except OSError as error:
+                self.close()
+                raise ProbeUnavailable(
+                    f"can't capture from {interface}: {error.strerror}", "see `smtp-horizon doctor`"
+                ) from None
+        self._up = {interface: tap.follow() for interface, tap in self._taps.items()}
+
+    @property
+    def counts(self) -> PacketCounts:
+        return self._counts
+
+    def interfaces_up(self) -> dict[str, bool]:
+        return self._up
+
+    def batches(self) -> Iterator[Sequence[Segment]]:
+        tend_at = time.monotonic()
+        while not self._closed:
+            self._program.poll(HEARTBEAT_SECONDS)
+            if time.monotonic() >= tend_at:
+                self._tend()
+                tend_at = time.monotonic() + HEARTBEAT_SECONDS
+            yield self._take_batch()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        for tap in self._taps.values():
+            tap.close()
+        self._count()
+        self._program.close()
+
+    def _take_batch(self) -> list[Segment]:
+        batch, plain = self._events.take()
+        self._counts.seen[Verdict.SEGMENT] += plain
+        return batch
+
+    def _tend(self) -> None:
+        self._clock.follow()
+        self._up = {interface: tap.follow() for interface, tap in self._taps.items()}
+        self._count()
+
+    def _count(self) -> None:
+        """Adds what the filter counted since the last time."""
+        passed_by = self._program.passed_by()
+        for verdict, total in passed_by.items():
+            self._counts.seen[verdict] += total - self._passed_by.get(verdict, 0)
+        self._passed_by = passed_by
+        dropped = self._program.dropped()
+        self._counts.dropped[DropSite.RING_BUFFER] += dropped - self._dropped
+        self._dropped = dropped
+
+
+def _check_names(interfaces: Sequence[str]) -> None:
+    existing = [name for _, name in socket.if_nameindex()]
+    for interface in interfaces:
+        if interface not in (ANY, *existing):
+            raise ProbeUnavailable(
+                f"there is no interface {interface!r}", f"choose from: {', '.join([*existing, ANY])}"
+            )
+    if ANY in interfaces and set(interfaces) != {ANY}:
+        # Two sockets would show the filter each packet twice.
+        raise ProbeUnavailable("`any` includes the other interfaces", "name it alone, or leave it out")
+
+
+def _tap(interface: str, program: Program) -> Tap:
+    if interface == ANY:
+        return AnyTap(program.descriptor)
+    return InterfaceTap(interface, program.descriptor)
