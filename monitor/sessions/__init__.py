@@ -1,0 +1,10 @@
+"""Connections, from their packets to one frozen record each.
+
+table.py         `SessionTable`: which connection a segment belongs to; bounds, idling, eviction
+session.py       one connection: packets in, one `SessionRecord` out
+conversation.py  which protocol its bytes belong to: PROXY header, SMTP, TLS, and SMTP again
+transactions.py  answered commands -> mail transactions
+direction.py     inbound, outbound, internal: by the addresses that are ours
+community_id.py  the flow hash by which other logs join
+record.py        the record itself
+"""

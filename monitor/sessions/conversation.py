@@ -1,0 +1,297 @@
+"""Which protocol a connection's bytes belong to: PROXY header, SMTP, TLS, and SMTP again.
+
+Each side is in clear or in TLS on its own, because a 220 to STARTTLS is a promise that either side may break. The
+client's first bytes decide whether it speaks TLS from the start; its first bytes after the 220, whether TLS follows.
+
+    client:  [PROXY header]  SMTP ... STARTTLS │ TLS ...           │ SMTP
+    server:                  SMTP ...      220 │ [clear text] TLS  │ SMTP
+
+Sans-IO: bytes in, events out, through `EventSink`.
+"""
+
+from typing import Final, Protocol
+
+from monitor.anomalies import Anomaly
+from monitor.proxy_protocol import NeedMore, ProxyHeader, read_proxy_header
+from monitor.side import Side
+from monitor.smtp.dialogue import Dialogue
+from monitor.smtp.events import AnomalySeen, Event, TlsAccepted
+from monitor.smtp.transitions import Phase
+from monitor.tls.handshake import TlsReader
+from monitor.tls.records import looks_like_tls
+
+IMPLICIT_TLS_PORT: Final = 465  # RFC 8314 section 7.3
+
+# Longest PROXY header that is waited for: a version 2 header with its vendor fields (section 2.2.7 of its
+# specification names none that come near this). Beyond it the bytes are the client's own.
+_OPENING_LIMIT_BYTES: Final = 2_048
+
+
+class EventSink(Protocol):
+    """Takes what happens in a conversation."""
+
+    def event(self, event: Event) -> None: ...
+
+    def proxied(self, header: ProxyHeader) -> None: ...
+
+
+class Conversation:
+    """Reads both streams of one connection. A `monitor.streams.StreamReader`."""
+
+    __slots__ = (
+        "_at_opening",
+        "_in_tls",
+        "_opening",
+        "_server_opening",
+        "_server_spoke_after_220",
+        "_sink",
+        "_upgrading",
+        "clear_text_seen",
+        "client_sent_tls",
+        "dialogue",
+        "encrypted_bytes",
+        "implicit",
+        "port",
+        "tls",
+        "upgraded",
+    )
+
+    def __init__(self, sink: EventSink, *, port: int, from_the_start: bool) -> None:
+        self._sink = sink
+        self.port = port
+        self.dialogue = Dialogue(from_the_start=from_the_start)
+        self.tls: TlsReader | None = None
+        self.encrypted_bytes = 0
+        self.client_sent_tls = False
+        """The client has sent TLS bytes."""
+        self.implicit = False
+        """These were its first bytes of all."""
+        self.upgraded = False
+        """STARTTLS was answered 2xx."""
+        self.clear_text_seen = [False, False]
+        """Each side has sent clear text."""
+        self._at_opening = from_the_start
+        self._opening = b""
+        self._server_opening = b""
+        self._in_tls = [False, False]
+        self._upgrading = [False, False]
+        self._server_spoke_after_220 = False
+
+    # ------------------------------------------------------------------ what the streams deliver
+
+    def data(self, side: Side, data: bytes, at: int, heard: int) -> None:
+        if self._in_tls[side]:
+            self._tls_data(side, data, at, heard)
+        elif side is Side.CLIENT:
+            self._client(data, at, heard)
+        else:
+            self._server(data, at)
+
+    def lost(self, side: Side, length: int) -> None:
+        if self._in_tls[side]:
+            self.encrypted_bytes += length
+            assert self.tls is not None
+            self.tls.lost(side, length)
+            return
+        if side is Side.CLIENT:
+            if self._at_opening:
+                self._at_opening, self._opening = False, b""
+            self._events(self.dialogue.client_lost(length))
+        elif not self._upgrading[side]:
+            self._events(self.dialogue.server_lost(length))
+        if self._upgrading[side]:
+            # The first bytes behind the 220 decide; without them, TLS is recognised by a record.
+            self._reader().lost(side, length)
+
+    def closed(self, side: Side) -> None:
+        """Nothing to do: how a connection ended is read off its streams."""
+
+    def end(self, *, in_doubt: bool) -> None:
+        """Nothing more comes. `in_doubt`: the connection's end was not captured."""
+        if self._opening:
+            # Too little to tell what it is: then it is a line that never ended.
+            opening, self._opening, self._at_opening = self._opening, b"", False
+            self._events(self.dialogue.client(opening, 0))
+        self._events(self.dialogue.closed(in_doubt=in_doubt))
+
+    # ------------------------------------------------------------------ verdicts
+
+    @property
+    def buffered_bytes(self) -> int:
+        buffered = len(self._opening) + len(self._server_opening) + self.dialogue.buffered_bytes
+        return buffered + self.tls.buffered_bytes if self.tls is not None else buffered
+
+    @property
+    def encryption_established(self) -> bool:
+        return self.tls is not None and self.client_sent_tls and self.tls.established
+
+    @property
+    def encryption_ruled_out(self) -> bool:
+        """What was captured shows that encryption was not established up to here: it takes both sides, and one
+        of them is known to have spoken clear text throughout, or the handshake to have come to nothing."""
+        if self.encryption_established:
+            return False
+        if self.tls is not None and any(self._in_tls):
+            return not self.tls.in_doubt
+        if Side.CLIENT in (side for side in Side if self._upgrading[side]):
+            return self.tls is None or not self.tls.in_doubt
+        return self.dialogue.client_in_clear or self.dialogue.server_in_clear
+
+    # ------------------------------------------------------------------ the client's side
+
+    def _client(self, data: bytes, at: int, heard: int) -> None:
+        if self._at_opening:
+            self._open(data, at, heard)
+        elif self._upgrading[Side.CLIENT]:
+            self._client_after_220(data, at, heard)
+        elif self.dialogue.between_commands and looks_like_tls(data):
+            self._start_tls(Side.CLIENT, data, at, heard)
+        else:
+            self._client_in_clear(data, heard)
+
+    def _open(self, data: bytes, at: int, heard: int) -> None:
+        """The client's first bytes: a PROXY header, TLS, or SMTP."""
+        opening = self._opening + data
+        header = read_proxy_header(opening)
+        if isinstance(header, NeedMore) and len(opening) <= _OPENING_LIMIT_BYTES:
+            self._opening = opening
+            return
+        if isinstance(header, ProxyHeader):
+            self._sink.proxied(header)
+            at += header.length - len(self._opening)
+            opening = opening[header.length :]
+            if not opening:
+                self._opening = b""
+                return
+        is_tls = looks_like_tls(opening)
+        if is_tls is None and len(opening) < _OPENING_LIMIT_BYTES:
+            self._opening = opening
+            return
+        if not isinstance(header, ProxyHeader):
+            at -= len(self._opening)
+        self._opening = b""
+        self._at_opening = False
+        if is_tls:
+            self.implicit = True
+            self._start_tls(Side.CLIENT, opening, at, heard)
+        else:
+            self._client_in_clear(opening, heard)
+
+    def _client_in_clear(self, data: bytes, heard: int) -> None:
+        self.clear_text_seen[Side.CLIENT] = True
+        self._events(self.dialogue.client(data, heard))
+
+    def _client_after_220(self, data: bytes, at: int, heard: int) -> None:
+        if heard < self.dialogue.upgrade_heard_from:
+            # Sent before the 220 was heard. A server that keeps to RFC 3207 throws it away.
+            self._sink.event(AnomalySeen(Anomaly.STARTTLS_INJECTION))
+            if not looks_like_tls(data):
+                return
+        opening = self._opening + data
+        is_tls = looks_like_tls(opening)
+        if is_tls is None:
+            self._opening = opening
+            return
+        at -= len(self._opening)
+        self._opening = b""
+        if is_tls:
+            self._start_tls(Side.CLIENT, opening, at, heard)
+        elif self.tls is None or not self.tls.in_doubt:
+            # The client breaks its promise and goes on in clear.
+            self._upgrading = [False, False]
+            self.dialogue.clear_again()
+            self._client_in_clear(opening, heard)
+
+    # ------------------------------------------------------------------ the server's side
+
+    def _server(self, data: bytes, at: int) -> None:
+        if self._upgrading[Side.SERVER]:
+            self._server_after_220(data, at)
+            return
+        if self._in_tls[Side.CLIENT] or self.upgraded or self.dialogue.phase is Phase.LOST or not at:
+            data, at = self._server_opening + data, at - len(self._server_opening)
+            is_tls = looks_like_tls(data)
+            self._server_opening = data if is_tls is None else b""
+            if is_tls is None:
+                return
+            if is_tls:
+                self._start_tls(Side.SERVER, data, at, 0)
+                return
+        self.clear_text_seen[Side.SERVER] = True
+        self._events(self.dialogue.server(data, at))
+        if self._upgrading[Side.SERVER]:
+            rest, self.dialogue.unread_server = self.dialogue.unread_server, b""
+            if rest:
+                self._server_after_220(rest, at + len(data) - len(rest))
+
+    def _server_after_220(self, data: bytes, at: int) -> None:
+        data, at = self._server_opening + data, at - len(self._server_opening)
+        is_tls = looks_like_tls(data)
+        self._server_opening = data if is_tls is None else b""
+        if is_tls is None:
+            return
+        if not is_tls:
+            self._server_spoke_after_220 = True
+            if self.client_sent_tls:
+                self._sink.event(AnomalySeen(Anomaly.RESPONSE_INJECTION))
+            return
+        self._start_tls(Side.SERVER, data, at, 0)
+
+    # ------------------------------------------------------------------ TLS
+
+    def _start_tls(self, side: Side, data: bytes, at: int, heard: int) -> None:
+        reader = self._reader()
+        self._in_tls[side] = True
+        self._upgrading[side] = False
+        if side is Side.CLIENT:
+            self.client_sent_tls = True
+            if not self.upgraded and not self._starttls_may_be_lost() and self.port != IMPLICIT_TLS_PORT:
+                self._sink.event(AnomalySeen(Anomaly.TLS_WITHOUT_STARTTLS))
+            if self._server_spoke_after_220:
+                self._sink.event(AnomalySeen(Anomaly.RESPONSE_INJECTION))
+        if self.dialogue.phase is Phase.LOST and not self.upgraded:
+            reader.lost(side, 0)
+        self._tls_data(side, data, at, heard)
+
+    def _starttls_may_be_lost(self) -> bool:
+        return self.dialogue.phase is Phase.LOST
+
+    def _tls_data(self, side: Side, data: bytes, at: int, heard: int) -> None:
+        assert self.tls is not None
+        rest = self.tls.receive(side, data)
+        self.encrypted_bytes += len(data) - len(rest)
+        if not rest:
+            return
+        if self.tls.established:
+            self._sink.event(AnomalySeen(Anomaly.CLEARTEXT_AFTER_TLS))
+        self._in_tls[side] = False
+        if self.dialogue.phase is Phase.TLS:
+            self.dialogue.clear_again()
+        at += len(data) - len(rest)
+        if side is Side.CLIENT:
+            self._client_in_clear(rest, heard)
+        else:
+            self.clear_text_seen[Side.SERVER] = True
+            self._events(self.dialogue.server(rest, at))
+
+    def _reader(self) -> TlsReader:
+        if self.tls is None:
+            self.tls = TlsReader()
+        return self.tls
+
+    # ------------------------------------------------------------------
+
+    def _events(self, events: list[Event]) -> None:
+        for event in events:
+            self._sink.event(event)
+            if isinstance(event, TlsAccepted):
+                self._upgrade()
+
+    def _upgrade(self) -> None:
+        self.upgraded = True
+        self._upgrading = [True, True]
+        held = self.dialogue.take_held()
+        if held:
+            self._sink.event(AnomalySeen(Anomaly.STARTTLS_INJECTION))
+            if looks_like_tls(held):
+                self._start_tls(Side.CLIENT, held, 0, 0)

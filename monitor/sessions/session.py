@@ -1,0 +1,354 @@
+"""One connection on a watched port: its packets in, one `SessionRecord` out."""
+
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from typing import Final
+
+from monitor.anomalies import Anomaly
+from monitor.proxy_protocol import ProxyHeader
+from monitor.sessions.community_id import community_id
+from monitor.sessions.conversation import Conversation
+from monitor.sessions.direction import OurAddresses
+from monitor.sessions.record import (
+    SCHEMA_VERSION,
+    Auth,
+    Banner,
+    ByteCounts,
+    Capture,
+    Channel,
+    Ended,
+    Endpoint,
+    Envelope,
+    Helo,
+    SessionRecord,
+    Starttls,
+    StarttlsOutcome,
+    Tls,
+)
+from monitor.sessions.transactions import Transactions
+from monitor.side import Side
+from monitor.smtp.events import AnomalySeen, BannerReceived, CommandAnswered, CommandSent, CommandsLost, Event
+from monitor.smtp.grammar import AUTHENTICATORS, GREETINGS, TLS_STARTERS, Command
+from monitor.smtp.replies import Reply
+from monitor.smtp.transitions import Phase
+from monitor.streams import Streams
+from probes.segment import FIN, Segment
+
+LISTED_ITEMS_LIMIT: Final = 4_096
+"""Transactions, recipients, AUTHs and HELOs that one record lists, all together. Chosen as four times the recipients
+that common servers take in one transaction (Postfix's `smtpd_recipient_limit`: 1,000)."""
+LISTED_TEXT_LIMIT_CHARACTERS: Final = 1 << 18
+"""Their names and addresses, all together: 64 characters each at the limit above."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MASKED_KEYWORD_LENGTH: Final = len("STARTTLS")
+
+
+class Session:
+    """Follows one connection from its first segment to its record."""
+
+    __slots__ = (
+        "_anomalies",
+        "_auth",
+        "_banner",
+        "_characters",
+        "_client",
+        "_commands_lost",
+        "_conversation",
+        "_ehlo_answered",
+        "_exchange",
+        "_first_at_ns",
+        "_helo",
+        "_items",
+        "_keyword_masked",
+        "_mail_in_clear",
+        "_midstream",
+        "_offer_unseen",
+        "_offered",
+        "_proxied",
+        "_quit_answered",
+        "_quit_sent",
+        "_request_masked",
+        "_server",
+        "_starttls_codes",
+        "_starttls_requested",
+        "_transactions",
+        "accounted_bytes",
+        "closed_by",
+        "last_at_ns",
+        "streams",
+        "touched_ns",
+    )
+
+    def __init__(
+        self, client: tuple[bytes, int], server: tuple[bytes, int], at_ns: int, *, midstream: bool
+    ) -> None:
+        """`client`, `server`: address in network order and port."""
+        self._client, self._server = client, server
+        self._midstream = midstream
+        self._first_at_ns = self.last_at_ns = at_ns
+        self._conversation = Conversation(self, port=server[1], from_the_start=not midstream)
+        self.streams = Streams(self._conversation)
+        self.closed_by: Side | None = None
+        """Who sent the first FIN."""
+        self.touched_ns = at_ns
+        """The table's note of when it last saw this session active."""
+        self.accounted_bytes = 0
+        """The table's note of what this session buffered."""
+        self._proxied: Endpoint | None = None
+        self._banner: Banner | None = None
+        self._helo: list[Helo] = []
+        self._auth: list[Auth] = []
+        self._exchange: Command | None = None
+        self._transactions = Transactions()
+        self._anomalies: set[Anomaly] = set()
+        self._items = self._characters = 0
+        self._starttls_requested = 0
+        self._starttls_codes: list[int | None] = []
+        self._request_masked = self._keyword_masked = False
+        self._ehlo_answered = self._offered = self._offer_unseen = False
+        self._mail_in_clear = False
+        self._quit_sent = self._quit_answered = False
+        self._commands_lost = midstream
+
+    # ------------------------------------------------------------------ what happens in it
+
+    def segment(self, side: Side, segment: Segment) -> None:
+        """Takes a segment that one side sent."""
+        if segment.at_ns > self.last_at_ns:
+            self.last_at_ns = segment.at_ns
+        if segment.flags & FIN and self.closed_by is None:
+            self.closed_by = side
+        self.streams.segment(side, segment)
+
+    def event(self, event: Event) -> None:
+        """Takes what the dialogue reports."""
+        match event:
+            case CommandAnswered():
+                self._answered(event)
+            case CommandSent():
+                self._sent(event.command)
+            case AnomalySeen():
+                self._anomalies.add(event.anomaly)
+            case BannerReceived():
+                if event.reply.whole:
+                    self._banner = Banner(event.reply.code, event.reply.text)
+            case CommandsLost():
+                self._commands_lost = True
+                self._transactions.lost()
+
+    def proxied(self, header: ProxyHeader) -> None:
+        """A PROXY header named the real client, or nobody."""
+        if header.ip is not None and header.port is not None:
+            self._proxied = Endpoint(header.ip, header.port)
+
+    def _sent(self, command: Command) -> None:
+        verb = command.verb
+        self._quit_sent = verb == "QUIT"
+        if verb == "MAIL":
+            self._mail_in_clear = True
+        elif verb in TLS_STARTERS:
+            self._starttls_requested += 1
+            self._request_masked |= command.masked
+
+    def _answered(self, event: CommandAnswered) -> None:
+        command, reply = event.command, event.reply
+        verb = command.verb
+        if verb in TLS_STARTERS:
+            self._starttls_codes.append(reply.code if reply is not None else None)
+        elif verb in GREETINGS:
+            self._greeted(command, reply)
+        elif verb in AUTHENTICATORS:
+            # The replies within an exchange are answers too, and the last of them counts.
+            auth = Auth(command.name, reply.code if reply is not None else None)
+            if self._exchange is command:
+                if reply is not None and self._auth:
+                    self._auth[-1] = auth
+            elif self._room(command.name):
+                self._auth.append(auth)
+            self._exchange = command
+        elif verb == "QUIT":
+            self._quit_answered = reply is not None and reply.positive
+        path = command.path
+        if path is None or self._room(path.address, *path.params, *filter(None, path.params.values())):
+            self._transactions.answered(event)
+
+    def _greeted(self, command: Command, reply: Reply | None) -> None:
+        if self._room(command.name):
+            self._helo.append(Helo(command.verb, command.name, reply.code if reply is not None else None))
+        if reply is None or not reply.positive or command.verb == "HELO":
+            return
+        self._ehlo_answered = True
+        keywords = reply.keywords()
+        if b"STARTTLS" in keywords:
+            self._offered = True
+        elif any(_is_masked(keyword) for keyword in keywords):
+            self._keyword_masked = True
+            self._anomalies.add(Anomaly.STARTTLS_MASKED)
+        elif not reply.whole:
+            self._offer_unseen = True
+
+    def _room(self, *texts: str) -> bool:
+        """Is there room in the lists for one more item with these texts?"""
+        self._items += 1
+        self._characters += sum(map(len, texts))
+        if self._items <= LISTED_ITEMS_LIMIT and self._characters <= LISTED_TEXT_LIMIT_CHARACTERS:
+            return True
+        self._anomalies.add(Anomaly.LIST_OVERFLOW)
+        return False
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes of traffic that the session keeps because it can't tell yet what they are."""
+        return self.streams.held_bytes + self._conversation.buffered_bytes
+
+    # ------------------------------------------------------------------ the record
+
+    def record(self, ours: OurAddresses, unseen_end: Ended | None = None) -> SessionRecord:
+        """Ends the session and freezes it. To be called once.
+
+        `unseen_end`: why it is no longer followed, where the connection's own end was not seen.
+        """
+        self.streams.flush()
+        bytes_missing = self.streams.gap_bytes > 0 or self.streams.truncated
+        self._conversation.end(in_doubt=unseen_end is not None or bytes_missing)
+        end_seen = unseen_end is None or self._quit_answered
+        ended = self._how_it_ended() if end_seen or unseen_end is None else unseen_end
+        client_ip, server_ip = str(ip_address(self._client[0])), str(ip_address(self._server[0]))
+        conversation = self._conversation
+        decided = _Decided(
+            established=conversation.encryption_established,
+            ruled_out=conversation.encryption_ruled_out and end_seen,
+        )
+        sent = self.streams.length(Side.CLIENT)
+        received = self.streams.length(Side.SERVER)
+        return SessionRecord(
+            schema_version=SCHEMA_VERSION,
+            community_id=community_id(*self._client, *self._server),
+            start=_rfc3339(self._first_at_ns),
+            end=_rfc3339(self.last_at_ns),
+            client=Endpoint(client_ip, self._client[1]),
+            server=Endpoint(server_ip, self._server[1]),
+            direction=ours.direction(client_ip, server_ip),
+            proxied_client=self._proxied,
+            channel=self._channel(decided),
+            envelope=self._envelope(decided),
+            banner=self._banner,
+            helo=tuple(self._helo),
+            starttls=Starttls(
+                offered=self._offer(),
+                requested=self._starttls_requested,
+                codes=tuple(self._starttls_codes),
+                outcome=self._starttls_outcome(decided),
+            ),
+            tls=self._tls(),
+            auth=tuple(self._auth),
+            transactions=self._transactions.frozen(),
+            bytes=ByteCounts(
+                client=sent,
+                server=received,
+                cleartext=sent + received - conversation.encrypted_bytes,
+                encrypted=conversation.encrypted_bytes,
+            ),
+            ended=ended,
+            capture=Capture(
+                complete=end_seen and not self._midstream and not bytes_missing,
+                gap_bytes=self.streams.gap_bytes,
+                midstream=self._midstream,
+                truncated=self.streams.truncated,
+            ),
+            anomalies=tuple(sorted(self._anomalies)),
+            duration_seconds=round((self.last_at_ns - self._first_at_ns) / 1e9, 6),
+        )
+
+    def _how_it_ended(self) -> Ended:
+        if self._quit_answered or (self._quit_sent and self.streams.reset_by is None):
+            return Ended.QUIT
+        if self.streams.reset_by is not None and self.closed_by is None:
+            return Ended.RESET
+        return Ended.SERVER_CLOSED if self.closed_by is Side.SERVER else Ended.CLIENT_CLOSED
+
+    def _channel(self, decided: "_Decided") -> Channel:
+        conversation = self._conversation
+        if not conversation.client_sent_tls:
+            return Channel.CLEARTEXT if decided.ruled_out else Channel.UNKNOWN
+        if conversation.implicit:
+            # A client that speaks TLS to a server which answers in clear has no TLS channel.
+            return Channel.CLEARTEXT if conversation.clear_text_seen[Side.SERVER] else Channel.IMPLICIT_TLS
+        if conversation.upgraded or self._starttls_requested:
+            return Channel.STARTTLS
+        if all(conversation.clear_text_seen):
+            return Channel.STARTTLS  # the command was lost, but nothing else leads from clear text to TLS
+        return Channel.UNKNOWN
+
+    def _envelope(self, decided: "_Decided") -> Envelope:
+        if decided.established:
+            if self._mail_in_clear:
+                return Envelope.PARTIAL
+            return Envelope.UNKNOWN if self._commands_lost else Envelope.HIDDEN
+        if not decided.ruled_out:
+            return Envelope.UNKNOWN
+        if self._mail_in_clear:
+            return Envelope.VISIBLE
+        return Envelope.UNKNOWN if self._commands_lost else Envelope.NONE
+
+    def _offer(self) -> bool | None:
+        if self._offered:
+            return True
+        return False if self._ehlo_answered and not self._offer_unseen else None
+
+    def _starttls_outcome(self, decided: "_Decided") -> StarttlsOutcome:
+        conversation = self._conversation
+        if conversation.client_sent_tls and not conversation.implicit:
+            if decided.established:
+                return StarttlsOutcome.ESTABLISHED
+            return StarttlsOutcome.FAILED if decided.ruled_out else StarttlsOutcome.UNKNOWN
+        if not decided.ruled_out and not (conversation.implicit and decided.established):
+            return StarttlsOutcome.UNKNOWN
+        if conversation.upgraded:
+            return StarttlsOutcome.ABANDONED
+        if self._request_masked:
+            return StarttlsOutcome.MASKED
+        if self._starttls_requested:
+            return self._unanswered_request()
+        if self._commands_lost or self._offer_unseen:
+            return StarttlsOutcome.UNKNOWN
+        if not self._ehlo_answered:
+            return StarttlsOutcome.NOT_REACHED
+        if self._offered:
+            return StarttlsOutcome.UNUSED
+        return StarttlsOutcome.MASKED if self._keyword_masked else StarttlsOutcome.NOT_OFFERED
+
+    def _unanswered_request(self) -> StarttlsOutcome:
+        """STARTTLS was sent and never accepted."""
+        if any(code is not None and code // 100 != 2 for code in self._starttls_codes):
+            return StarttlsOutcome.REFUSED
+        return StarttlsOutcome.UNKNOWN if self._commands_lost else StarttlsOutcome.ABANDONED
+
+    def _tls(self) -> Tls | None:
+        reader = self._conversation.tls
+        facts = reader.facts if reader is not None else None
+        if facts is None:
+            return None
+        return Tls(facts.version, facts.cipher, facts.sni, facts.alpn, facts.ja4)
+
+
+class _Decided:
+    """What is known of encryption at the end."""
+
+    __slots__ = ("established", "ruled_out")
+
+    def __init__(self, *, established: bool, ruled_out: bool) -> None:
+        self.established = established
+        self.ruled_out = ruled_out
+
+
+def _is_masked(keyword: bytes) -> bool:
+    """XXXXXXXA and its kin: STARTTLS as overwritten by a firewall that does not want it."""
+    return len(keyword) == _MASKED_KEYWORD_LENGTH and keyword.startswith(b"XXXXXXX")
+
+
+def _rfc3339(at_ns: int) -> str:
+    """Nanoseconds since the epoch as RFC 3339 text with microseconds."""
+    moment = _EPOCH + timedelta(microseconds=at_ns // 1_000)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,285 @@
+"""The table of open connections: which one a segment belongs to, and when it is over.
+
+A connection enters the table when its three-way handshake is complete; until then it is a line in a list of half-open
+ones, cheap enough for a flood of SYNs, and leaves nothing but a count when nothing comes of it. One whose handshake was not
+captured enters midstream, with the first segment that carries data.
+
+It leaves with a record: a moment after both sides have closed or one has reset it (late and doubled packets still
+belong to it), when its address and port pair is taken by a new connection, when it has been idle too long, when the table is full, and
+when the capture ends.
+
+The clock is the packets' own. It never runs backwards here, whatever the packets' time stamps do.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from monitor.sessions.direction import OurAddresses
+from monitor.sessions.record import Ended, SessionRecord
+from monitor.sessions.session import Session
+from monitor.side import Side
+from probes.segment import ACK, RST, SYN, Segment
+
+_SECOND_NS: Final = 1_000_000_000
+_SEQUENCE_MODULUS: Final = 1 << 32
+
+_SWEEP_EVERY_NS: Final = _SECOND_NS // 4
+
+Flow = tuple[bytes, int, bytes, int]
+"""Source and destination, each an address in network order and a port."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The table's bounds."""
+
+    sessions: int = 65_536
+    """Open connections. Chosen as ten times what a large mail server serves at once (Postfix's default is 100
+    processes); each needs about 4 kB."""
+    half_open: int = 65_536
+    """Handshakes under way. The oldest make room for new ones, as in a SYN flood."""
+    buffered_bytes: int = 64 << 20
+    """Traffic kept by all sessions together because it can't be told yet what it is."""
+    idle_seconds: float = 900.0
+    """RFC 5321 section 4.5.3.2 lets the two sides wait up to 10 minutes for each other; half as much again."""
+    half_open_seconds: float = 75.0
+    """A SYN is answered, or given up, within that time (4.4BSD's connection timer)."""
+    linger_seconds: float = 2.0
+    """How long a closed connection takes late packets: several retransmission times (RFC 6298: 1 s at first)."""
+
+
+class _HalfOpen(NamedTuple):
+    at_ns: int
+    client_first: int | None
+    """Sequence number of the client's first byte."""
+    server_first: int | None
+    syn: Segment | None
+    """The SYN, where it carries data (RFC 7413)."""
+
+
+class SessionTable:
+    """All connections on the watched ports."""
+
+    def __init__(
+        self,
+        ports: frozenset[int],
+        ours: OurAddresses,
+        on_record: Callable[[SessionRecord], None],
+        limits: Limits | None = None,
+    ) -> None:
+        self._ports = ports
+        self._ours = ours
+        self._on_record = on_record
+        self._limits = limits or Limits()
+        self._idle_ns = int(self._limits.idle_seconds * _SECOND_NS)
+        self._half_open_ns = int(self._limits.half_open_seconds * _SECOND_NS)
+        self._linger_ns = int(self._limits.linger_seconds * _SECOND_NS)
+        self._flows: dict[Flow, tuple[Session, Side]] = {}
+        """Both directions of each connection."""
+        self._sessions: OrderedDict[Session, Flow] = OrderedDict()
+        """Open ones, by last activity (to a second), each with the flow from its client."""
+        self._closed: OrderedDict[Session, tuple[Flow, int]] = OrderedDict()
+        """Closed ones that linger, with the time when that began."""
+        self._half_open: OrderedDict[Flow, _HalfOpen] = OrderedDict()
+        self._buffered_bytes = 0
+        self._now_ns = 0
+        self._next_sweep_ns = 0
+        self.handshakes_incomplete = 0
+        """Handshakes that never became a connection."""
+        self.evicted = 0
+        """Sessions that left because the table or its buffers were full."""
+        self.strays = 0
+        """Segments without data that belong to no known connection."""
+
+    @property
+    def open_sessions(self) -> int:
+        return len(self._sessions)
+
+    @property
+    def buffered_bytes(self) -> int:
+        return self._buffered_bytes
+
+    def segment(self, segment: Segment) -> None:
+        """Takes a segment with one end on a watched port."""
+        at_ns = segment.at_ns
+        if at_ns > self._now_ns:
+            self._now_ns = at_ns
+            if at_ns >= self._next_sweep_ns:
+                self._sweep()
+        flow = segment[1:5]
+        found = self._flows.get(flow)
+        if found is None or segment.flags & SYN:
+            self._handshake(flow, segment, found)
+            return
+        session, side = found
+        self._deliver(session, side, segment)
+
+    def tick(self, now_ns: int) -> None:
+        """The clock has moved on, though no packet may have come."""
+        if now_ns > self._now_ns:
+            self._now_ns = now_ns
+            self._sweep()
+
+    def close_all(self) -> None:
+        """The capture has ended: every connection becomes a record."""
+        while self._closed:
+            self._finish(next(iter(self._closed)), None)
+        while self._sessions:
+            self._finish(next(iter(self._sessions)), Ended.CAPTURE_ENDED)
+        self.handshakes_incomplete += len(self._half_open)
+        self._half_open.clear()
+
+    # ------------------------------------------------------------------ handshakes
+
+    def _handshake(self, flow: Flow, segment: Segment, found: tuple[Session, Side] | None) -> None:
+        """A segment of a connection that is not open yet, or one with a SYN."""
+        flags = segment.flags
+        reverse = flow[2:] + flow[:2]
+        if flags & SYN:
+            if flags & RST:
+                self.strays += 1
+            elif flags & ACK:
+                self._syn_ack(reverse, segment, found)
+            elif segment.destination_port in self._ports:
+                self._syn(flow, segment, found)
+            return
+        from_client = flow in self._half_open
+        if from_client or reverse in self._half_open:
+            client_flow = flow if from_client else reverse
+            if flags & RST:
+                del self._half_open[client_flow]
+                self.handshakes_incomplete += 1
+            elif self._completes(self._half_open[client_flow], segment, from_client=from_client):
+                self._open(client_flow, self._half_open.pop(client_flow))
+                self.segment(segment)
+            return
+        if not segment.length or flags & RST:
+            self.strays += 1
+            return
+        to_server = segment.destination_port in self._ports
+        self._open(flow if to_server else reverse, _HalfOpen(segment.at_ns, None, None, None))
+        self.segment(segment)
+
+    def _syn(self, flow: Flow, segment: Segment, found: tuple[Session, Side] | None) -> None:
+        first = (segment.sequence + 1) % _SEQUENCE_MODULUS
+        if found is not None and found[0] in self._closed:
+            self._finish(found[0], None)
+        elif found is not None and found[0].streams.begins_at(found[1], first):
+            return  # the SYN once more
+        known = self._half_open.get(flow)
+        if known is not None and known.client_first == first:
+            return
+        self._half_open[flow] = _HalfOpen(segment.at_ns, first, None, segment if segment.length else None)
+        if len(self._half_open) > self._limits.half_open:
+            self._half_open.popitem(last=False)
+            self.handshakes_incomplete += 1
+
+    def _syn_ack(self, flow: Flow, segment: Segment, found: tuple[Session, Side] | None) -> None:
+        """The server's answer. `flow`: from the client."""
+        if segment.source_port not in self._ports:
+            return
+        client_first = segment.acknowledgement
+        server_first = (segment.sequence + 1) % _SEQUENCE_MODULUS
+        known = self._half_open.get(flow)
+        if found is not None:
+            if known is None or known.client_first != client_first:
+                return  # the SYN/ACK once more
+            self._finish(found[0], Ended.IDLE)  # the server has taken the pair for a new connection
+        if known is not None and known.client_first == client_first:
+            self._half_open[flow] = known._replace(server_first=server_first)
+        elif known is None:
+            # Its SYN was not captured.
+            self._half_open[flow] = _HalfOpen(segment.at_ns, client_first, server_first, None)
+
+    @staticmethod
+    def _completes(known: _HalfOpen, segment: Segment, *, from_client: bool) -> bool:
+        """Does this segment show that the handshake is complete?
+
+        A server sends nothing but its SYN/ACK before it is; a client's first segment acknowledges that.
+        """
+        if not segment.flags & ACK:
+            return False
+        if not from_client:
+            return known.client_first is None or segment.acknowledgement != 0
+        if known.server_first is not None:
+            return segment.acknowledgement == known.server_first or segment.length > 0
+        return segment.sequence == known.client_first
+
+    def _open(self, flow: Flow, known: _HalfOpen) -> None:
+        """`flow`: from the client."""
+        if len(self._sessions) >= self._limits.sessions:
+            self._evict(next(iter(self._sessions)))
+        midstream = known.client_first is None
+        session = Session(flow[:2], flow[2:], known.at_ns, midstream=midstream)
+        if known.client_first is not None:
+            session.streams.start(Side.CLIENT, known.client_first)
+        if known.server_first is not None:
+            session.streams.start(Side.SERVER, known.server_first)
+        self._flows[flow] = (session, Side.CLIENT)
+        self._flows[flow[2:] + flow[:2]] = (session, Side.SERVER)
+        self._sessions[session] = flow
+        session.touched_ns = self._now_ns
+        if known.syn is not None:
+            session.segment(Side.CLIENT, known.syn)
+
+    # ------------------------------------------------------------------ open connections
+
+    def _deliver(self, session: Session, side: Side, segment: Segment) -> None:
+        session.segment(side, segment)
+        if segment.length:
+            self._account(session)
+        if session in self._closed:
+            return
+        if session.streams.closed:
+            self._closed[session] = (self._sessions.pop(session), self._now_ns)
+        elif self._now_ns - session.touched_ns > _SECOND_NS:
+            session.touched_ns = self._now_ns
+            self._sessions.move_to_end(session)
+
+    def _account(self, session: Session) -> None:
+        """Keeps the sum of what sessions buffer, and its bound."""
+        before = session.accounted_bytes
+        now = session.buffered_bytes
+        if now == before:
+            return
+        session.accounted_bytes = now
+        self._buffered_bytes += now - before
+        if self._buffered_bytes > self._limits.buffered_bytes and now > before:
+            # The one that asks for more than there is goes, so that no crowd can push out the others.
+            self._evict(session)
+
+    def _evict(self, session: Session) -> None:
+        self.evicted += 1
+        self._finish(session, None if session in self._closed else Ended.EVICTED)
+
+    def _finish(self, session: Session, unseen_end: Ended | None) -> None:
+        """Takes a connection out of the table and hands on its record."""
+        closed = self._closed.pop(session, None)
+        flow = closed[0] if closed is not None else self._sessions.pop(session)
+        del self._flows[flow]
+        del self._flows[flow[2:] + flow[:2]]
+        self._buffered_bytes -= session.accounted_bytes
+        self._on_record(session.record(self._ours, unseen_end))
+
+    def _sweep(self) -> None:
+        """Ends what has lingered or idled long enough."""
+        now_ns = self._now_ns
+        self._next_sweep_ns = now_ns + _SWEEP_EVERY_NS
+        while self._closed:
+            session, (_, since_ns) = next(iter(self._closed.items()))
+            if now_ns - since_ns < self._linger_ns:
+                break
+            self._finish(session, None)
+        while self._sessions:
+            session = next(iter(self._sessions))
+            if now_ns - session.touched_ns < self._idle_ns:
+                break
+            self._finish(session, Ended.IDLE)
+        while self._half_open:
+            flow, known = next(iter(self._half_open.items()))
+            if now_ns - known.at_ns < self._half_open_ns:
+                break
+            del self._half_open[flow]
+            self.handshakes_incomplete += 1

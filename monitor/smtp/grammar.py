@@ -1,0 +1,166 @@
+"""A command line, without its line end -> `Command`.
+
+Lenient, because the server decides what is a command and we only read along: blanks anywhere, any case,
+addresses with or without angle brackets. Nothing here raises.
+
+ABNF: https://www.rfc-editor.org/rfc/rfc5321#section-4.1.2
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+LINE_LIMIT_BYTES: Final = 16_384
+"""Longest command line that is kept: Exim's `smtp_cmd_buffer_size`, the largest of the common servers'."""
+
+COMMAND_LINE_OCTETS: Final = 512  # RFC 5321 section 4.5.3.1.4, CRLF included
+MAIL_LINE_OCTETS: Final = 1_512
+"""MAIL and RCPT may be longer by what each extension adds: 1,000 covers DSN (RFC 3461: 500), SMTPUTF8, AUTH=
+(RFC 4954: 500) and the small ones together."""
+AUTH_LINE_OCTETS: Final = 12_288  # RFC 4954 section 4
+
+GREETINGS: Final = frozenset({"HELO", "EHLO", "LHLO"})  # LHLO: RFC 2033
+TLS_STARTERS: Final = frozenset({"STARTTLS", "X-ANONYMOUSTLS"})  # the second is Exchange's, among its own
+AUTHENTICATORS: Final = frozenset({"AUTH", "X-EXPS"})  # X-EXPS is Exchange's AUTH
+END_OF_DATA: Final = "."
+"""Stands as the verb of what ends a message: it takes its place in the reply queue like a command."""
+
+PIPELINABLE: Final = frozenset(
+    {"RSET", "MAIL", "RCPT", "SEND", "SOML", "SAML", "BDAT", "BURL", "XFORWARD", END_OF_DATA}
+)
+"""What another command may follow before its reply, once PIPELINING was offered: RFC 2920 section 3.1, RFC 3030
+section 2 (BDAT), RFC 4468 (BURL). EHLO, DATA, VRFY, EXPN, TURN, QUIT, NOOP and the rest end a group."""
+
+KNOWN_VERBS: Final = (
+    GREETINGS
+    | TLS_STARTERS
+    | AUTHENTICATORS
+    | frozenset(
+        {"MAIL", "RCPT", "DATA", "BDAT", "BURL", "RSET", "NOOP", "QUIT", "VRFY", "EXPN", "HELP"}
+        | {"ETRN", "TURN", "ATRN", "SEND", "SOML", "SAML", "XCLIENT", "XFORWARD", "XEXCH50"}
+    )
+)
+
+# A middlebox that hides STARTTLS overwrites its eight letters: XXXXXXXX, or with a letter as its mark at the end.
+MASKED_STARTTLS: Final = re.compile(rb"X{7}[A-Z]\Z")
+# SASL mechanism names: RFC 4422 section 3.1; as sent by whoever does not shout, too.
+_MECHANISM: Final = re.compile(rb"[A-Za-z0-9_-]{1,20}\Z")
+_PATH_COMMAND: Final = re.compile(rb"(?:FROM|TO)[ \t]*:?[ \t]*", re.IGNORECASE)
+_BDAT: Final = re.compile(rb"(\d{1,20})(?:[ \t]+(LAST))?[ \t]*\Z", re.IGNORECASE)
+_XEXCH50: Final = re.compile(rb"(\d{1,20})(?:[ \t]|\Z)")
+# A source route, RFC 5321 section 4.1.2 A-d-l, which "MUST be accepted, SHOULD NOT be generated" and is ignored.
+_SOURCE_ROUTE: Final = re.compile(rb"@[^:<>\"]*:")
+# An address without brackets ends at a blank outside quotes; one with brackets at a `>` outside quotes.
+_BARE_PATH: Final = re.compile(rb'(?:"(?:[^"\\]|\\.)*"|[^ \t"])*')
+_BRACKET_PATH: Final = re.compile(rb'<((?:"(?:[^"\\]|\\.)*"|[^>"])*)>')
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The mailbox of MAIL or RCPT and its parameters."""
+
+    address: str
+    """As sent, without angle brackets and source route; "" for the null sender."""
+    params: dict[str, str | None] = field(default_factory=dict)
+    """Keywords in upper case; None where a keyword stands without a value."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Command:
+    """A command that the client sent. Two commands are never equal: each has its own reply."""
+
+    verb: str
+    """In upper case, as many as `KNOWN_VERBS`; `END_OF_DATA` for the end of a message."""
+    name: str = ""
+    """HELO, EHLO, LHLO: the name given. AUTH: the mechanism. Else empty."""
+    path: Path | None = None
+    """MAIL, RCPT: where it could be read."""
+    size_bytes: int | None = None
+    """BDAT, XEXCH50: the count of raw bytes that follow. END_OF_DATA: the message's bytes on the wire, None where
+    its beginning or end was not captured."""
+    last: bool = False
+    """BDAT: the last chunk."""
+    masked: bool = False
+    """STARTTLS: overwritten in flight."""
+
+
+def text(raw: bytes) -> str:
+    """Bytes from the wire as text; what is not UTF-8 is kept as `\\xNN`."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def parse_command(line: bytes, *, whole: bool = True) -> Command:
+    """Reads one command line.
+
+    Args:
+        line: without its line end.
+        whole: False where the rest of the line was lost or is over the limit; then nothing is taken from
+            its arguments that the rest could change.
+    """
+    head, blank, argument = line.strip(b" \t").partition(b" ")
+    if b"\t" in head:
+        head, blank, argument = line.strip(b" \t").partition(b"\t")
+    verb = text(head[:64].upper())
+    if verb not in KNOWN_VERBS:
+        if MASKED_STARTTLS.match(head):
+            return Command("STARTTLS", masked=True)
+        if head[:5].upper() in (b"MAIL:", b"RCPT:"):  # no server takes it, but it is what was meant
+            return Command(verb[:4])
+        return Command(verb)
+    if verb in AUTHENTICATORS:
+        mechanism = argument.strip(b" \t").partition(b" ")[0]
+        complete = whole or b" " in argument.strip(b" \t")
+        return Command(verb, name=_mechanism(mechanism) if complete else "")
+    if not whole:
+        return Command(verb)
+    argument = argument.strip(b" \t")
+    if verb in ("MAIL", "RCPT"):
+        return Command(verb, path=_path(argument))
+    if verb in GREETINGS:
+        return Command(verb, name=text(argument))
+    if verb == "BDAT":
+        chunk = _BDAT.match(argument)
+        return Command(verb, size_bytes=int(chunk[1]), last=chunk[2] is not None) if chunk else Command(verb)
+    if verb == "XEXCH50":
+        blob = _XEXCH50.match(argument)
+        return Command(verb, size_bytes=int(blob[1])) if blob else Command(verb)
+    return Command(verb)
+
+
+def line_limit_octets(verb: str) -> int:
+    """The longest line that the standards allow for a command, CRLF included."""
+    if verb in ("MAIL", "RCPT"):
+        return MAIL_LINE_OCTETS
+    return AUTH_LINE_OCTETS if verb in AUTHENTICATORS else COMMAND_LINE_OCTETS
+
+
+def _mechanism(raw: bytes) -> str:
+    """A mechanism's name; "OTHER" for what can't be one, as it may be a secret in the wrong place."""
+    return raw.decode("ascii").upper() if _MECHANISM.match(raw) else "OTHER"
+
+
+def _path(argument: bytes) -> Path | None:
+    start = _PATH_COMMAND.match(argument)
+    if start is None:
+        return None
+    rest = argument[start.end() :]
+    bracketed = _BRACKET_PATH.match(rest)
+    if bracketed is not None:
+        address, end = bracketed[1], bracketed.end()
+    else:
+        bare = _BARE_PATH.match(rest)
+        end = bare.end() if bare is not None else 0
+        address = rest[:end].lstrip(b"<")
+    route = _SOURCE_ROUTE.match(address)
+    if route is not None:
+        address = address[route.end() :]
+    return Path(text(address), _params(rest[end:]))
+
+
+def _params(rest: bytes) -> dict[str, str | None]:
+    """`esmtp-param`s, RFC 5321 section 4.1.2."""
+    params: dict[str, str | None] = {}
+    for word in rest.split():
+        keyword, equals, value = word.partition(b"=")
+        params[text(keyword.upper())] = text(value) if equals else None
+    return params

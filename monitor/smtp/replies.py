@@ -1,0 +1,121 @@
+"""Reply lines -> `Reply`. RFC 5321 section 4.2; multi-line replies, section 4.2.1."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from monitor.smtp.grammar import text
+
+REPLY_LINE_OCTETS: Final = 512  # RFC 5321 section 4.5.3.1.5, CRLF included
+KEPT_LINES: Final = 64
+"""Lines of one reply that are kept: three times the longest EHLO reply met among the common servers."""
+KEPT_LINE_BYTES: Final = 1_024
+"""Bytes of a line that are kept: twice what RFC 5321 allows."""
+
+# Reply-line: the code, then a blank, a hyphen or nothing at all ("250" alone).
+_REPLY_LINE: Final = re.compile(rb"\d{3}(?:[ \t-]|\Z)")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply, of one or more lines."""
+
+    code: int
+    """Any three digits; its class is the first of them, and unknown codes are as good as known ones."""
+    lines: tuple[bytes, ...] = ()
+    """Each line behind its code and separator."""
+    whole: bool = True
+    """False where a part of it was lost."""
+
+    @property
+    def positive(self) -> bool:
+        return self.code // 100 == 2
+
+    @property
+    def intermediate(self) -> bool:
+        return self.code // 100 == 3
+
+    @property
+    def text(self) -> str:
+        return text(b"\n".join(self.lines))
+
+    def keywords(self) -> frozenset[bytes]:
+        """EHLO: the first words of all lines but the first, in upper case. RFC 5321 section 4.1.1.1."""
+        words = (line.replace(b"=", b" ").split(None, 1) for line in self.lines[1:])
+        return frozenset(word[0].upper() for word in words if word)
+
+
+class ReplyReader:
+    """Assembles reply lines. Bounded: what a reply has beyond `KEPT_LINES` is read and forgotten."""
+
+    __slots__ = ("_code", "_lines", "_whole")
+
+    def __init__(self) -> None:
+        self._code: int | None = None
+        self._lines: list[bytes] = []
+        self._whole = True
+
+    @property
+    def midway(self) -> bool:
+        """Between the lines of a reply."""
+        return self._code is not None
+
+    @property
+    def damaged(self) -> bool:
+        """Between the lines of a reply of which a part was lost."""
+        return self._code is not None and not self._whole
+
+    def line(self, line: bytes) -> list[Reply] | None:
+        """Takes a line without its line end.
+
+        Returns:
+            The replies that it ends: none, one, or two where a part of the first was lost. None where the line is
+            no reply line.
+        """
+        if not _REPLY_LINE.match(line):
+            return None
+        code = int(line[:3])
+        ended = []
+        if self._code is not None and code != self._code:
+            # RFC 5321 section 4.2.1: all lines of a reply have the same code. The end of that one was lost, or
+            # the server broke the rule; either way this line belongs to another.
+            ended.append(Reply(self._code, tuple(self._lines), whole=False))
+            self._forget()
+        if self._code is None and line[3:4] != b"-":
+            ended.append(Reply(code, (line[4 : 4 + KEPT_LINE_BYTES],)))
+            return ended
+        self._code = code
+        if len(self._lines) < KEPT_LINES:
+            self._lines.append(line[4 : 4 + KEPT_LINE_BYTES])
+        if line[3:4] != b"-":
+            ended.append(Reply(code, tuple(self._lines), self._whole))
+            self._forget()
+        return ended
+
+    def lost(self, cut_line: bytes) -> None:
+        """Bytes were lost, and the beginning of a line before them was this.
+
+        A code whose separator was seen counts: the same code stands on every line of the reply.
+        """
+        if len(cut_line) >= 4 and _REPLY_LINE.match(cut_line):
+            self._code = int(cut_line[:3])
+            if len(self._lines) < KEPT_LINES:
+                # Its text is cut, so none of it is kept; but a line stood here.
+                self._lines.append(b"")
+        self._whole = False
+
+    def rest(self) -> Reply | None:
+        """What was begun and won't be ended: the reply whose last line was lost, or None."""
+        reply = Reply(self._code, tuple(self._lines), whole=False) if self._code is not None else None
+        self._forget()
+        return reply
+
+    def _forget(self) -> None:
+        self._code = None
+        self._lines = []
+        self._whole = True
+
+
+def looks_like_reply(data: bytes) -> bool:
+    """Could a reply line begin here? Asked where bytes before were lost."""
+    return len(data) >= 4 and _REPLY_LINE.match(data) is not None
