@@ -22,8 +22,8 @@ PATIENCE_NS: Final = 30 * 10**9
 MAX_HELD_BYTES: Final = 4 * 2**20
 # Chosen because a thousand datagrams under way at once is far beyond any mail server's traffic.
 MAX_DATAGRAMS: Final = 1024
-# What a fragment costs beside its bytes: measured with sys.getsizeof (tuple, bytes head, integers, list slot),
-# rounded up. Without it, 8-byte fragments would hold twenty times the bound.
+# What a fragment costs beside its bytes: measured with sys.getsizeof (tuple, head of the bytes, integers,
+# list slot), rounded up. Without it, 8-byte fragments would hold twenty times the bound.
 FRAGMENT_OVERHEAD_BYTES: Final = 224
 # A second copy of a datagram's fragments follows within microseconds; a sender that numbers IPv4 datagrams in
 # sequence uses a number again after 65,536 of them, which takes longer than this.

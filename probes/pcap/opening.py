@@ -1,0 +1,230 @@
+"""A path or standard input -> the bytes of a capture, uncompressed.
+
+What a file is, its first bytes say, never its name. Everything is read in pieces; nothing is written to disk.
+"""
+
+import gzip
+import os
+import select
+import stat
+import zlib
+from collections.abc import Iterator
+from itertools import chain
+from typing import Final
+
+import zstandard
+
+from probes.probe import CaptureFileError
+
+STANDARD_INPUT: Final = "-"
+
+# Chosen because it is what a pipe holds by default.
+READ_BYTES: Final = 64 * 1024
+# zstd makes at most 128 KiB (RFC 8878 section 3.1.1.2.4) out of a block of 4 bytes, and decompressobj gives
+# all that its input makes: this much input is 32 MiB at worst.
+ZSTD_INPUT_BYTES: Final = 1024
+
+GZIP_MAGIC: Final = b"\x1f\x8b"  # RFC 1952 section 2.3.1
+# RFC 8878 sections 3.1.1 and 3.1.2. pzstd puts a skippable frame first.
+ZSTD_MAGICS: Final = (b"\x28\xb5\x2f\xfd", *(bytes((0x50 + low, 0x2A, 0x4D, 0x18)) for low in range(16)))
+# What we can't read, but name a program for.
+OTHER_COMPRESSIONS: Final = {b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2", b"\x04\x22\x4d\x18": "lz4"}
+
+# draft-ietf-opsawg-pcap section 4: microseconds, nanoseconds; and Kuznetzov's variant, which libpcap reads.
+PCAP_MAGICS: Final = frozenset(
+    magic.to_bytes(4, order) for magic in (0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34) for order in ("big", "little")
+)
+PCAP_HEADER_BYTES: Final = 24
+PCAPNG_MAGIC: Final = b"\x0a\x0d\x0d\x0a"  # draft-ietf-opsawg-pcapng section 4.1
+
+
+# The end of the year 9999, and of what datetime holds. Times in pcapng have 64 bits.
+LATEST_SECONDS: Final = 253_402_300_799
+
+
+class CutShort(Exception):  # noqa: N818 - an end, which is reported when all else is done
+    """The bytes end too soon or make no sense from here on. The message says which, not of which file."""
+
+
+def check_time(seconds: int) -> None:
+    """Refuses a packet's time that no calendar knows: only a damaged or forged file has one."""
+    if abs(seconds) > LATEST_SECONDS:
+        raise CutShort(f"it is damaged (a packet's time is {seconds} s after 1970)")
+
+
+def shown(path: str) -> str:
+    """A path as it may stand in a message of one line."""
+    if path == STANDARD_INPUT:
+        return "standard input"
+    return path if path.isprintable() else repr(path)
+
+
+class ByteStream:
+    """A descriptor read once, front to back. `interrupt` ends a `read` that waits in another thread."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.read_bytes = 0
+        self._wake_read, self._wake_write = os.pipe()
+
+    def read(self, size: int) -> bytes:
+        """At least one byte and at most `size`; none at the end, or once interrupted."""
+        poll = select.poll()
+        poll.register(self.descriptor, select.POLLIN)
+        poll.register(self._wake_read, select.POLLIN)
+        if any(ready == self._wake_read for ready, _ in poll.poll()):
+            return b""
+        piece = os.read(self.descriptor, size)
+        self.read_bytes += len(piece)
+        return piece
+
+    def interrupt(self) -> None:
+        os.write(self._wake_write, b"\0")
+
+    def close(self) -> None:
+        for descriptor in (self.descriptor, self._wake_read, self._wake_write):
+            os.close(descriptor)
+
+
+class OpenCapture:
+    """An open input that begins like a capture."""
+
+    def __init__(self, path: str) -> None:
+        """Raises CaptureFileError."""
+        self.name = shown(path)
+        self.stream = ByteStream(_open(path, self.name))
+        try:
+            self._recognise()
+        except BaseException:
+            self.close()
+            raise
+
+    def _recognise(self) -> None:
+        status = os.fstat(self.stream.descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise CaptureFileError(f"{self.name} is a directory; name the capture files in it")
+        self.is_regular = stat.S_ISREG(status.st_mode)
+        self.size_bytes = status.st_size if self.is_regular else None
+        try:
+            head = at_least(PCAP_HEADER_BYTES, self._pieces())
+            pieces: Iterator[bytes] = chain([head], self._pieces())
+            self.is_compressed = True
+            if head.startswith(GZIP_MAGIC):
+                pieces = _gunzipped(pieces)
+            elif head.startswith(ZSTD_MAGICS):
+                pieces = _unzstandarded(pieces)
+            else:
+                self.is_compressed = False
+            first = at_least(PCAP_HEADER_BYTES, pieces)
+        except (CutShort, OSError) as error:
+            raise CaptureFileError(
+                f"{self.name} can't be read: {error}; copy it again from its source"
+            ) from error
+        self._refuse_what_is_no_capture(first)
+        self.is_pcapng = first.startswith(PCAPNG_MAGIC)
+        self.pieces: Iterator[bytes] = chain([first], pieces)
+        """The uncompressed bytes from the beginning. Raises CutShort where the compression ends too soon."""
+
+    def _refuse_what_is_no_capture(self, first: bytes) -> None:
+        if not first:
+            raise CaptureFileError(f"{self.name} is empty; was the capture stopped before its first packet?")
+        for magic, program in OTHER_COMPRESSIONS.items():
+            if first.startswith(magic):
+                raise CaptureFileError(
+                    f"{self.name} is compressed with {program}; "
+                    f"unpack it on the way: {program} -dc FILE | smtp-horizon read -"
+                )
+        if first[:4] not in PCAP_MAGICS and not first.startswith(PCAPNG_MAGIC):
+            raise CaptureFileError(
+                f"{self.name} is no pcap or pcapng capture (it begins with {first[:8]!r}); "
+                "name a file that tcpdump -w or Wireshark wrote"
+            )
+        if len(first) < PCAP_HEADER_BYTES:
+            raise CaptureFileError(f"{self.name} is cut short in its header; copy it again from its source")
+
+    def _pieces(self) -> Iterator[bytes]:
+        while piece := self.stream.read(READ_BYTES):
+            yield piece
+
+    def put_back(self, head: bytes) -> None:
+        """Makes `pieces` begin with these bytes again."""
+        self.pieces = chain([head], self.pieces)
+
+    def close(self) -> None:
+        self.stream.close()
+
+
+def _open(path: str, name: str) -> int:
+    try:
+        if path == STANDARD_INPUT:
+            if os.isatty(0):
+                raise CaptureFileError("standard input is a terminal; pipe a capture into it, or name a file")
+            return os.dup(0)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise CaptureFileError(f"{name} does not exist; check the path") from error
+    except PermissionError as error:
+        raise CaptureFileError(f"{name} may not be read by this user; use sudo, or chmod it") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CaptureFileError(f"{name} can't be opened: {reason}; check the path") from error
+
+
+def at_least(size: int, pieces: Iterator[bytes]) -> bytes:
+    """The next pieces, joined, until there are `size` bytes or no more."""
+    head = b""
+    while len(head) < size and (piece := next(pieces, b"")):
+        head += piece
+    return head
+
+
+class _PieceReader:
+    """Pieces as the file object that gzip asks for."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        if not self._rest:
+            self._rest = next(self._pieces, b"")
+        piece, self._rest = self._rest[:size], self._rest[size:]
+        return piece
+
+
+def _gunzipped(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """All members of a gzip file (RFC 1952 section 2.2)."""
+    with gzip.GzipFile(fileobj=_PieceReader(pieces), mode="rb") as unpacked:  # type: ignore[call-overload]
+        try:
+            while piece := unpacked.read1(READ_BYTES):
+                yield piece
+        except EOFError as error:
+            raise CutShort("its gzip data is cut short") from error
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise CutShort(f"its gzip data is damaged ({error})") from error
+
+
+def _unzstandarded(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """All frames of a zstd file (RFC 8878 section 3.1).
+
+    Not with the library's stream reader, which says nothing when a frame is cut short.
+    """
+    context = zstandard.ZstdDecompressor()
+    frame = context.decompressobj()
+    in_frame = False
+    for piece in pieces:
+        for start in range(0, len(piece), ZSTD_INPUT_BYTES):
+            packed = piece[start : start + ZSTD_INPUT_BYTES]
+            while packed:
+                try:
+                    unpacked = frame.decompress(packed)
+                except zstandard.ZstdError as error:
+                    raise CutShort(f"its zstd data is damaged ({error})") from error
+                if unpacked:
+                    yield unpacked
+                in_frame = not frame.eof
+                packed = frame.unused_data
+                if frame.eof:
+                    frame = context.decompressobj()
+    if in_frame:
+        raise CutShort("its zstd data is cut short")
