@@ -1,8 +1,10 @@
-"""TLS as a passive reader sees it: version, cipher, SNI, ALPN, JA4, and how the handshake ended.
+"""Passive TLS: what can be known of a TLS connection by who only watches it. Sans-IO.
 
-    records.py    the record layer: framing, and where it ends
-    hellos.py     ClientHello and ServerHello
-    handshake.py  both directions together: `TlsReader`
-    names.py      numbers -> names
-    ja4.py        the JA4 client fingerprint
+records         each direction's bytes -> records; knows when framing was lost and when clear text is back
+messages        handshake records -> whole hello messages; everything else is skipped by its length
+hellos          ClientHello and ServerHello -> their fields
+names           numbers -> OpenSSL's names of versions and cipher suites
+ja4             ClientHello -> JA4 fingerprint
+establishment   types and lengths of records -> did both sides send application data?
+handshake       `TlsReader`: all of it together, for one connection
 """
