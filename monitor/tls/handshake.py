@@ -92,6 +92,11 @@ class TlsReader:
         return not self.established and (judge.fatal_alert_seen or judge.establishment.encrypted_alert_seen)
 
     @property
+    def buffered_bytes(self) -> int:
+        """Bytes of hellos that are not complete yet."""
+        return self._judge.buffered_bytes
+
+    @property
     def facts(self) -> TlsFacts | None:
         """What the hellos say; None where none was seen whole."""
         return self._judge.facts
@@ -125,6 +130,10 @@ class _Judge:
         self._alert_levels: list[int | None] = [None, None]
         self._early_data_offered = False
         self._retry_seen = False
+
+    @property
+    def buffered_bytes(self) -> int:
+        return self._collectors[0].buffered_bytes + self._collectors[1].buffered_bytes
 
     def fragment(self, side: Side, content_type: int, data: bytes) -> None:
         if content_type == ALERT:

@@ -26,6 +26,10 @@ class HelloCollector:
         self.wanted = True
         """Whether anything is still collected."""
 
+    @property
+    def buffered_bytes(self) -> int:
+        return len(self._buffer)
+
     def receive(self, fragment: bytes) -> bytes | None:
         """Takes the next bytes of handshake records. Returns the body of a message of the wanted type; what
         stood behind it in the same fragment is dropped, since no second hello stands there."""
