@@ -19,6 +19,7 @@ from probes.probe import DropSite, PacketCounts, Verdict
 WIDTH_MAX: Final = 80  # what fits everywhere, mails and tickets too
 BAR_WIDTH: Final = 60
 FUNNEL_BAR_WIDTH: Final = 28
+OBSOLETE_TLS: Final = {"SSLv2", "SSLv3", "TLSv1", "TLSv1.1"}  # RFC 6176, RFC 7568, RFC 8996
 
 MEANINGS: Final = {
     Anomaly.CLEARTEXT_AUTH: "a password was sent in clear",
@@ -32,7 +33,7 @@ MEANINGS: Final = {
     Anomaly.EARLY_TALKER: "spoke before the server's banner",
     Anomaly.LINE_TOO_LONG: "a line over the limits of RFC 5321",
     Anomaly.REPLY_MISMATCH: "a reply that answers no command",
-    Anomaly.LIST_OVERFLOW: "more recipients or mails than a record holds",
+    Anomaly.LIST_OVERFLOW: "more than a record has room for",
 }
 
 _FELL_OUT: Final[Mapping[str, str]] = {
@@ -72,14 +73,17 @@ def print_report(
 ) -> None:
     """`ports`: the values of the label `port`, in the order in which they are shown."""
     console.width = min(console.width, WIDTH_MAX)
-    console.print(Group(*_parts(console, counts, ports, packets, handshakes_incomplete)), highlight=False)
+    with console.capture() as captured:
+        console.print(Group(*_parts(console, counts, ports, packets, handshakes_incomplete)))
+    # rich fills each line up with blanks, which nobody wants in a file or a mail.
+    console.file.writelines(line.rstrip() + "\n" for line in captured.get().splitlines())
 
 
 def _parts(
     console: Console, counts: Counts, ports: Sequence[str], packets: PacketCounts, handshakes_incomplete: int
 ) -> Iterable[RenderableType]:
     everything = reach(counts)
-    yield _title("How much of this mail is beyond the reach of a stream watcher?")
+    yield Text("How much of this mail is beyond the reach of a stream watcher?", style="bold")
     if everything.sessions:
         yield from _answer(console, everything, counts)
         yield _ports(counts, ports)
@@ -103,9 +107,9 @@ def _answer(console: Console, everything: Reach, counts: Counts) -> Iterable[Ren
     grid = Table.grid(padding=(0, 2))
     grid.add_column(justify="right", style="bold")
     grid.add_column()
-    grid.add_row(
-        percent(everything.hidden, whole), f"of sessions: {_of(everything.hidden, whole, 'session')}"
-    )
+    aside = f" (without {_number(everything.none)} that carried no mail)" if everything.none else ""
+    of_sessions = f"of sessions: {_number(everything.hidden)} of {_number(whole)}{aside}"
+    grid.add_row(percent(everything.hidden, whole), of_sessions)
     if everything.unknown:
         least, most = percent(everything.hidden, whole), percent(everything.hidden_at_most, whole)
         undecided = _count(everything.unknown, "session")
@@ -151,7 +155,7 @@ def _shares(parts: Sequence[int], width: int) -> list[int]:
 def _ports(counts: Counts, ports: Sequence[str]) -> RenderableType:
     table = _table()
     table.add_column("port")
-    for heading in ("sessions", "hidden", "partial", "visible", "unknown", "no mail", "encrypted"):
+    for heading in ("sessions", "hidden", "partial", "visible", "unknown", "no mail", "enc. bytes"):
         table.add_column(heading, justify="right")
     rows = [(port, reach(counts, port)) for port in ports]
     rows = [(port, of_port) for port, of_port in rows if of_port.sessions]
@@ -172,9 +176,8 @@ def _ports(counts: Counts, ports: Sequence[str]) -> RenderableType:
                 whole += octets
                 encrypted += octets if visibility == Visibility.ENCRYPTED else 0
         table.add_row(port, *(_number(number) for number in numbers), percent(encrypted, whole))
-        if len(rows) > 1 and port == rows[-2][0]:
-            table.add_section()
-    return Group(_title("By port"), _indented(table))
+    legend = "hidden: encrypted before any MAIL; partial: after one; visible: never"
+    return Group(_title("By port"), _indented(table), _indented(Text(legend, style="dim")))
 
 
 def _starttls(console: Console, steps: Funnel) -> Iterable[RenderableType]:
@@ -212,7 +215,8 @@ def _tls(counts: Counts) -> Iterable[RenderableType]:
         table.add_column(justify="right")
         table.add_column(justify="right")
         for version, sessions in sorted(versions.items(), reverse=True):
-            table.add_row(version, _number(sessions), percent(sessions, versions.total()))
+            remark = "obsolete" if version in OBSOLETE_TLS else ""
+            table.add_row(version, _number(sessions), percent(sessions, versions.total()), remark)
         yield _indented(table)
 
 
@@ -230,7 +234,7 @@ def _mail(counts: Counts, everything: Reach) -> Iterable[RenderableType]:
     if authentications:
         names = {name: name for name in sorted(authentications)}
         yield _indented(
-            _breakdown(f"{_count(authentications.total(), 'login')} in clear", authentications, names)
+            _breakdown(f"{_count(authentications.total(), 'AUTH command')} in clear", authentications, names)
         )
     if everything.hidden:
         hidden = _count(everything.hidden, "hidden session")
@@ -299,10 +303,6 @@ def size(octets: int) -> str:
 
 def _count(number: int, thing: str) -> str:
     return f"{_number(number)} {thing}{'' if number == 1 else 's'}"
-
-
-def _of(part: int, whole: int, thing: str) -> str:
-    return f"{_number(part)} of {_count(whole, thing)}"
 
 
 def _number(number: int) -> str:
