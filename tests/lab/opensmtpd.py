@@ -1,0 +1,70 @@
+"""OpenSMTPD, from Debian's package, unpacked.
+
+With Debian 12's OpenSSL its every TLS handshake fails ("missing private key"), so it is a witness of clear
+sessions and of failed handshakes.
+"""
+
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from tests.lab.certificates import make_certificate
+from tests.lab.network import Namespace, server_address
+from tests.lab.opensmtpd_log import read_opensmtpd_log
+from tests.lab.packages import OPENSMTPD, UNPACKED
+from tests.lab.server import MAIL_DOMAIN, MailServer
+from tests.lab.truth import SessionTruth
+from tests.lab.unpacked import launch_unpacked, prepare_root
+
+PROGRAM: Final = UNPACKED[OPENSMTPD]
+NUMBER: Final = 22
+_USERS: Final = ("opensmtpd", "opensmtpq")
+_CHROOT: Final = "/var/lib/opensmtpd/empty"
+
+# Messages are relayed to where nobody listens: they stay in the queue, which goes with the folder.
+_SETTINGS: Final = """\
+pki lab cert "/etc/server.pem"
+pki lab key "/etc/server.key"
+listen on {ipv4} port 25 tls pki lab hostname mx-opensmtpd.{domain}
+listen on {ipv6} port 25 tls pki lab hostname mx-opensmtpd.{domain}
+action "keep" relay host smtp://127.0.0.1:9
+match from any for domain "{domain}" rcpt-to regex {{ "^user[0-9]+@", "^10[.]" }} action "keep"
+"""
+
+
+class OpenSmtpd(MailServer):
+    """The server. It knows user1, user2, ... and whoever is called like an address; it refuses others."""
+
+    name = "opensmtpd"
+
+    def __init__(self, namespace: Namespace, folder: Path) -> None:
+        super().__init__(namespace, folder)
+        self.log = folder / "log"
+        self.listeners = frozenset((server_address(NUMBER, family), 25) for family in (4, 6))
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        settings = _SETTINGS.format(
+            domain=MAIL_DOMAIN, ipv4=server_address(NUMBER), ipv6=server_address(NUMBER, 6)
+        )
+        certificate = make_certificate(self.folder)
+        prepare_root(
+            self.folder,
+            _USERS,
+            {"smtpd.conf": settings, "mailname": f"mx-opensmtpd.{MAIL_DOMAIN}\n"},
+            dict.fromkeys(_USERS, _CHROOT),
+        )
+        etc, var = self.folder / "etc", self.folder / "var"
+        (etc / "server.pem").write_text(certificate.certificate.read_text())
+        (etc / "server.key").write_text(certificate.key.read_text())
+        (etc / "server.key").chmod(0o600)
+        for name in ("run", "lib/opensmtpd/empty", "spool/smtpd", "mail"):
+            (var / name).mkdir(parents=True)
+        (var / "spool/smtpd").chmod(0o711)
+        with self.log.open("wb") as log:
+            return launch_unpacked(self.namespace, self.folder, [PROGRAM, "-d"], output=log)
+
+    def sessions(self) -> list[SessionTruth]:
+        return read_opensmtpd_log(
+            self.log.read_text(errors="replace"),
+            ((server_address(NUMBER), 25), (server_address(NUMBER, 6), 25)),
+        )

@@ -1,0 +1,84 @@
+"""The password server that Postfix asks: Dovecot's authentication protocol, version 1.1, for one user.
+
+https://doc.dovecot.org/developer_manual/design/auth_protocol/: lines of fields separated by tabs.
+"""
+
+import base64
+import socketserver
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+USER: Final = "alice"
+PASSWORD: Final = "secret"
+GREETING: Final = (
+    b"VERSION\t1\t1\nMECH\tPLAIN\tplaintext\nMECH\tLOGIN\tplaintext\n"
+    b"SPID\t1\nCUID\t1\nCOOKIE\t00000000000000000000000000000000\nDONE\n"
+)
+
+
+class _Conversation(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        self.wfile.write(GREETING)
+        answers: dict[str, list[str]] = {}
+        for line in self.rfile:
+            verb, *fields = line.decode().rstrip("\n").split("\t")
+            if verb == "AUTH":
+                number, mechanism = fields[:2]
+                answers[number] = [mechanism]
+                response = next((field[5:] for field in fields[2:] if field.startswith("resp=")), None)
+            elif verb == "CONT":
+                number, response = fields
+            else:
+                continue
+            if response is not None:
+                answers[number].append(_text(response))
+            self.wfile.write(_decide(number, answers[number]).encode())
+
+
+def _decide(number: str, answers: list[str]) -> str:
+    """The reply to a conversation that so far is the mechanism and the responses to it."""
+    mechanism, *responses = answers
+    if mechanism == "PLAIN" and responses:
+        _, user, password = [*responses[0].split("\0"), "", ""][:3]
+    elif mechanism == "LOGIN" and len(responses) == 2:
+        user, password = responses
+    else:
+        prompt = {("LOGIN", 0): "Username:", ("LOGIN", 1): "Password:"}.get((mechanism, len(responses)), "")
+        return f"CONT\t{number}\t{base64.b64encode(prompt.encode()).decode()}\n"
+    verdict = "OK" if (user, password) == (USER, PASSWORD) else "FAIL"
+    return f"{verdict}\t{number}\tuser={user}\n"
+
+
+def _text(encoded: str) -> str:
+    try:
+        return base64.b64decode(encoded).decode("utf-8", "replace")
+    except ValueError:
+        return ""
+
+
+class _Server(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+    block_on_close = False
+
+
+class PasswordServer:
+    """Answers on a Unix socket, in a thread of this process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Self:
+        self._server = _Server(str(self.path), _Conversation)
+        self.path.chmod(0o666)
+        threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
+        ).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()

@@ -1,0 +1,74 @@
+"""What the three mail servers have in common."""
+
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from tests.lab.network import Namespace
+from tests.lab.truth import Endpoint, SessionTruth
+
+# Recipients whose fate is fixed on every server; all others of MAIL_DOMAIN are accepted.
+MAIL_DOMAIN: Final = "example.test"
+UNKNOWN_RECIPIENT: Final = f"nosuch@{MAIL_DOMAIN}"  # 550
+BUSY_RECIPIENT: Final = f"busy@{MAIL_DOMAIN}"  # 450
+
+
+class MailServer(ABC):
+    """A mail server in a namespace: a context manager, with its log as a witness afterwards."""
+
+    name: str
+    log: Path
+    listeners: frozenset[Endpoint]
+
+    def __init__(self, namespace: Namespace, folder: Path) -> None:
+        self.namespace = namespace
+        self.folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Starts it and returns when it listens."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._process = self._launch()
+        try:
+            self.namespace.await_listeners(self.listeners)
+        except TimeoutError as error:
+            self.stop()
+            said = self.log.read_text(errors="replace")[-2000:] if self.log.exists() else ""
+            raise RuntimeError(f"{self.name} did not start: {error}\n{said}") from error
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def settle(self, sessions: int, *, timeout_seconds: float = 10) -> list[SessionTruth]:
+        """The log's sessions, once it has ended that many of them (or time is up: the log is what it is)."""
+        deadline = time.monotonic() + timeout_seconds
+        while len(seen := self.sessions()) < sessions and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return seen
+
+    @abstractmethod
+    def sessions(self) -> list[SessionTruth]:
+        """What its log says of each session that has ended."""
+
+    @abstractmethod
+    def _launch(self) -> subprocess.Popen[bytes]: ...

@@ -1,0 +1,72 @@
+"""Runs a mail server that was only unpacked as if it were installed: in a mount namespace of its own, where
+/etc and /var are folders of the lab's, with the users that the server expects.
+"""
+
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+
+from tests.lab.network import Namespace
+
+# Numbers that no Debian system gives to anybody: they need not exist outside.
+FIRST_USER: Final = 60_901
+_ETC_FILES: Final = ("nsswitch.conf", "services", "protocols", "ld.so.cache", "localtime")
+
+
+def prepare_root(
+    folder: Path, users: Sequence[str], etc_files: Mapping[str, str], homes: Mapping[str, str]
+) -> dict[str, int]:
+    """Makes folder/etc and folder/var; returns the users' numbers, which are their groups' too."""
+    etc, var = folder / "etc", folder / "var"
+    etc.mkdir(parents=True)
+    var.mkdir()
+    for name in _ETC_FILES:
+        if Path("/etc", name).exists():
+            shutil.copy(Path("/etc", name), etc / name)
+    numbers = {user: FIRST_USER + offset for offset, user in enumerate(users)}
+    entries = ["root:x:0:0:root:/root:/bin/sh", "mail:x:8:8:mail:/var/mail:/bin/false"]
+    groups = ["root:x:0:", "mail:x:8:"]
+    nobody = pwd.getpwnam("nobody")
+    entries.append(f"nobody:x:{nobody.pw_uid}:{nobody.pw_gid}:nobody:/nonexistent:/bin/false")
+    groups.append(f"nogroup:x:{nobody.pw_gid}:")
+    for user, number in numbers.items():
+        entries.append(f"{user}:x:{number}:{number}::{homes.get(user, '/nonexistent')}:/bin/false")
+        groups.append(f"{user}:x:{number}:")
+    files = {
+        "passwd": "\n".join(entries) + "\n",
+        "group": "\n".join(groups) + "\n",
+        "hosts": "127.0.0.1 localhost\n",
+        # Nothing answers there, and at once: no server waits for names.
+        "resolv.conf": "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
+        **etc_files,
+    }
+    for name, text in files.items():
+        (etc / name).parent.mkdir(exist_ok=True)
+        (etc / name).write_text(text)
+    return numbers
+
+
+def launch_unpacked(
+    namespace: Namespace,
+    folder: Path,
+    command: Sequence[str | Path],
+    *,
+    output: IO[Any] | int = subprocess.DEVNULL,
+) -> subprocess.Popen[bytes]:
+    return namespace.start(_inside(folder, command), output=output, env=dict(os.environ, LC_ALL="C"))
+
+
+def run_unpacked(
+    namespace: Namespace, folder: Path, command: Sequence[str | Path], *, given: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    return namespace.run(_inside(folder, command), input=given, env=dict(os.environ, LC_ALL="C"))
+
+
+def _inside(folder: Path, command: Sequence[str | Path]) -> list[str | Path]:
+    # "ip netns exec" already gave the process a mount namespace of its own.
+    script = 'mount --bind "$0/etc" /etc && mount --bind "$0/var" /var && exec "$@"'
+    return ["sh", "-c", script, folder, *command]
