@@ -63,6 +63,7 @@ class RecordsWriter:
     def __init__(self, path: str) -> None:
         """`path` names a file, or is `-` for standard output. Raises OSError where it can't be opened."""
         self._path = path
+        self._name = "standard output" if path == STANDARD_OUTPUT else path
         self._descriptor = _open(path)
         self._unfinished = b""
         self._lost = 0
@@ -141,14 +142,14 @@ class RecordsWriter:
             remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the file"
             _LOG.warning(
                 "records: cannot write to %s: %s; %s; lost so far: %d",
-                self._path,
+                self._name,
                 error.strerror,
                 remedy,
                 self._lost,
             )
 
     def _say_of_return(self) -> None:
-        _LOG.warning("records: writing to %s again; lost in between: %d", self._path, self._lost)
+        _LOG.warning("records: writing to %s again; lost in between: %d", self._name, self._lost)
         self._lost = 0
 
 

@@ -1,0 +1,173 @@
+"""`smtp-horizon read`: capture files -> table, JSON lines or metrics."""
+
+import logging
+import sys
+from contextlib import closing
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final
+
+import click
+
+from monitor.cli.main import DONE, FAILED, abandon_standard_output, warn
+from monitor.cli.parameters import ENVIRONMENT_PREFIX, local_network_option, ports_option
+from monitor.cli.progress import LateProgress
+from monitor.metrics.tally import Tally
+from monitor.records import STANDARD_OUTPUT, ReaderGoneError, RecordsWriter
+from monitor.sessions.direction import OurAddresses
+from monitor.sessions.record import SessionRecord
+from monitor.sessions.table import SessionTable
+from probes.pcap.files import CaptureFilesProbe
+from probes.probe import CaptureInterrupted
+
+PYSHARK_LATER: Final = "the pyshark probe comes with the next version; leave --probe away"
+
+
+class OutputFormat(StrEnum):
+    TABLE = "table"
+    JSONL = "jsonl"
+    METRICS = "metrics"
+
+
+@click.command(
+    "read",
+    context_settings={"auto_envvar_prefix": ENVIRONMENT_PREFIX},
+    epilog=(
+        "\b\nExamples:\n"
+        "  smtp-horizon read capture.pcap\n"
+        "  smtp-horizon read --format jsonl monday.pcap.gz tuesday.pcapng | jq .envelope\n"
+        "  smtp-horizon read --local-network 192.0.2.0/24 --format metrics capture.pcap\n"
+        "  tcpdump -w - port 25 | smtp-horizon read -"
+    ),
+)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(allow_dash=True))
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice([choice.value for choice in OutputFormat]),
+    envvar=f"{ENVIRONMENT_PREFIX}_FORMAT",
+    show_envvar=True,
+    help="table: for people. jsonl: one session record a line, as sessions end. metrics: what watch would "
+    "serve. [default: table on a terminal, jsonl otherwise]",
+)
+@click.option(
+    "--probe",
+    type=click.Choice(["pcap", "pyshark"]),
+    default="pcap",
+    show_default=True,
+    show_envvar=True,
+    help="What reads the packets.",
+)
+@ports_option
+@local_network_option("A network that is ours: it decides inbound or outbound. May be repeated.")
+def command(
+    files: tuple[str, ...],
+    output_format: str | None,
+    probe: str,
+    ports: frozenset[int],
+    local_network: tuple[IPv4Network | IPv6Network, ...],
+) -> int:
+    """Say what capture files hold.
+
+    FILE is a pcap or pcapng file, as it is or compressed (.gz, .zst); - is standard input. Several files are
+    one capture, in the order given. Needs no privilege and no settings.
+    """
+    if probe == "pyshark":
+        raise click.BadParameter(PYSHARK_LATER, param_hint="--probe")
+    logging.basicConfig(format="Warning: %(message)s", level=logging.WARNING)
+    chosen = OutputFormat(output_format or ("table" if sys.stdout.isatty() else "jsonl"))
+    reading = _Reading(files, ports, OurAddresses(local_network), chosen)
+    with closing(reading):
+        return reading.run()
+
+
+class _Reading:
+    def __init__(
+        self, files: tuple[str, ...], ports: frozenset[int], ours: OurAddresses, output_format: OutputFormat
+    ) -> None:
+        """Opens all files. Raises CaptureFileError."""
+        self._format = output_format
+        self._progress = self._progress_bar()
+        self._probe = CaptureFilesProbe(files, ports, progress=self._progress)
+        if self._progress is not None:
+            self._progress.total_bytes = self._probe.total_bytes
+        self._tally = Tally(ports)
+        self._writer = RecordsWriter(STANDARD_OUTPUT) if output_format is OutputFormat.JSONL else None
+        self._table = SessionTable(ports, ours, self._on_record)
+        self._is_every_record_written = True
+
+    def _progress_bar(self) -> LateProgress | None:
+        """Not where records run over the same terminal."""
+        is_in_the_way = self._format is OutputFormat.JSONL and sys.stdout.isatty()
+        return LateProgress() if sys.stderr.isatty() and not is_in_the_way else None
+
+    def run(self) -> int:
+        status = DONE
+        try:
+            status = self._read_all()
+        except ReaderGoneError:
+            abandon_standard_output()
+            return DONE
+        finally:
+            if self._progress is not None:
+                self._progress.close()
+        is_printed = self._print()
+        return status if is_printed and self._is_every_record_written else FAILED
+
+    def close(self) -> None:
+        self._probe.close()
+
+    def _read_all(self) -> int:
+        take = self._table.segment
+        interruption = None
+        try:
+            for batch in self._probe.batches():
+                for segment in batch:
+                    take(segment)
+        except CaptureInterrupted as error:
+            interruption = error
+        self._table.close_all()
+        if interruption is None:
+            return DONE
+        warn(str(interruption))
+        return FAILED
+
+    def _on_record(self, record: SessionRecord) -> None:
+        if self._writer is not None:
+            self._is_every_record_written &= self._writer.write(record)
+        self._tally.count(record)
+
+    def _print(self) -> bool:
+        """Whether it went out whole, or nobody cared."""
+        try:
+            if self._format is OutputFormat.TABLE:
+                self._print_table()
+            elif self._format is OutputFormat.METRICS:
+                self._print_metrics()
+            sys.stdout.flush()
+        except BrokenPipeError:
+            abandon_standard_output()
+        except OSError as error:
+            abandon_standard_output()
+            warn(f"cannot write to standard output: {error.strerror}")
+            return False
+        return True
+
+    def _print_table(self) -> None:
+        # Imported here because rich takes as long to load as a small file to read.
+        from rich.console import Console  # noqa: PLC0415
+
+        from monitor.report.table import print_report  # noqa: PLC0415
+
+        print_report(
+            Console(),
+            self._tally.snapshot(),
+            self._tally.ports,
+            self._probe.counts,
+            self._table.handshakes_incomplete,
+        )
+
+    def _print_metrics(self) -> None:
+        from monitor.metrics.collector import MonitorCollector, exposition  # noqa: PLC0415 - the same for it
+
+        sys.stdout.buffer.write(exposition(MonitorCollector(self._tally, self._probe, self._table)))

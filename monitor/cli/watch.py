@@ -1,0 +1,115 @@
+"""`smtp-horizon watch`: the options; what they do is in monitor.cli.watching."""
+
+import logging
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final
+
+import click
+
+from monitor.cli import settings
+from monitor.cli.parameters import ENVIRONMENT_PREFIX, ListenType, local_network_option, ports_option
+
+DEFAULT_LISTEN: Final = "127.0.0.1:9825"
+DEFAULT_INTERFACE: Final = "any"  # a newcomer has mail on some interface, and rarely knows its name
+PYSHARK_LATER: Final = "the pyshark probe comes with the next version; use auto or ebpf"
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+def _load_config(context: click.Context, _: click.Parameter, path: str | None) -> str | None:
+    if path is not None:
+        context.default_map = settings.load(path, context)
+    return path
+
+
+@click.command(
+    "watch",
+    context_settings={"auto_envvar_prefix": ENVIRONMENT_PREFIX},
+    epilog=(
+        "\b\nExamples:\n"
+        "  smtp-horizon watch\n"
+        "  smtp-horizon watch --interface eth0 --interface eth1 --listen '[::]:9825'\n"
+        "  smtp-horizon watch --records /var/log/smtp-horizon.jsonl --local-network 192.0.2.0/24\n"
+        "  smtp-horizon watch --records - | jq 'select(.envelope == \"visible\")'\n"
+        "  smtp-horizon watch --config /etc/smtp-horizon.toml"
+    ),
+)
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False),
+    is_eager=True,
+    callback=_load_config,
+    show_envvar=True,
+    metavar="FILE.toml",
+    help="Settings: the long options of this command as keys, without dashes in front. Flags and environment "
+    "go before it.",
+)
+@click.option(
+    "--interface",
+    multiple=True,
+    default=[DEFAULT_INTERFACE],
+    show_default=True,
+    show_envvar=True,
+    metavar="NAME",
+    help="Where to capture; any is all of them. May be repeated.",
+)
+@click.option(
+    "--probe",
+    type=click.Choice(["auto", "ebpf", "pyshark"]),
+    default="auto",
+    show_default=True,
+    show_envvar=True,
+    help="How to capture. auto: eBPF, or plain libpcap where bcc is missing.",
+)
+@click.option(
+    "--listen",
+    type=ListenType(),
+    default=DEFAULT_LISTEN,
+    show_default=True,
+    show_envvar=True,
+    help="Where to serve /metrics; an IPv6 address in brackets; port 0 is any free one.",
+)
+@click.option(
+    "--records",
+    metavar="PATH|-",
+    show_envvar=True,
+    help="Append a JSON record of each session to this file, or to standard output (-). SIGHUP reopens the file. "
+    "[default: no records]",
+)
+@ports_option
+@local_network_option(
+    "A network that is ours, beside this host's own addresses: it decides inbound or outbound. May be repeated."
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(LOG_LEVELS),
+    default="info",
+    show_default=True,
+    show_envvar=True,
+    help="What is worth a line on standard error.",
+)
+def command(
+    config: str | None,  # noqa: ARG001 - its callback has read it
+    interface: tuple[str, ...],
+    probe: str,
+    listen: tuple[str, int],
+    records: str | None,
+    ports: frozenset[int],
+    local_network: tuple[IPv4Network | IPv6Network, ...],
+    log_level: str,
+) -> int:
+    """Watch live, serve metrics, write session records.
+
+    Runs until SIGTERM, SIGINT (Ctrl-C), or the end of the capture, and then writes a record of every session that
+    is still open. Needs the privilege to capture: see doctor.
+    """
+    if probe == "pyshark":
+        raise click.BadParameter(PYSHARK_LATER, param_hint="--probe")
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(message)s",
+        level=logging.getLevelNamesMapping()[log_level.upper()],
+    )
+    # Imported here so that --help doesn't load a web server.
+    from monitor.cli.watching import Watching  # noqa: PLC0415
+
+    with Watching(interface, probe, listen, records, ports, local_network) as watching:
+        return watching.run()

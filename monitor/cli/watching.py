@@ -1,0 +1,214 @@
+"""The daemon behind `smtp-horizon watch`.
+
+The main thread reads the probe, fills the table of sessions, counts and writes what ends; the metrics server has
+threads of its own and only reads. Signals do no more than set a flag, which the loop sees within a heartbeat.
+"""
+
+import importlib
+import logging
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from ipaddress import IPv4Network, IPv6Network
+from types import FrameType
+from typing import Final, Self
+
+import click
+import psutil
+
+from monitor.cli.main import DONE, FAILED, NOT_BEGUN
+from monitor.metrics.collector import MonitorCollector
+from monitor.metrics.server import MetricsServer
+from monitor.metrics.tally import Tally
+from monitor.records import ReaderGoneError, RecordsWriter
+from monitor.sessions.direction import OurAddresses
+from monitor.sessions.record import SessionRecord
+from monitor.sessions.table import SessionTable
+from probes.probe import CaptureInterrupted, Probe, ProbeUnavailable
+
+ADDRESSES_EVERY_SECONDS: Final = (
+    30.0  # a new address of ours is known within the time of a DHCP lease's change
+)
+DRAIN_SECONDS: Final = 2.0  # how long a signal waits for packets that were captured before it
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+class CannotBegin(click.ClickException):  # noqa: N818 - named for what the user reads
+    """One line: what, where, what to do."""
+
+    exit_code = NOT_BEGUN
+
+
+class Watching:
+    """A watch from its beginning to its end; a context manager, which gives back what it took."""
+
+    def __init__(
+        self,
+        interfaces: Sequence[str],
+        probe: str,
+        listen: tuple[str, int],
+        records: str | None,
+        ports: frozenset[int],
+        local_networks: Sequence[IPv4Network | IPv6Network],
+    ) -> None:
+        """Raises ProbeUnavailable or CannotBegin."""
+        self._ours = OurAddresses(local_networks, own_addresses())
+        self._tally = Tally(ports)
+        self._table = SessionTable(ports, self._ours, self._on_record)
+        self._status = DONE
+        self._stop_signal: int | None = None
+        self._is_reopen_asked = False
+        self._writer: RecordsWriter | None = None
+        self._resources = ExitStack()
+        with self._resources:
+            self._probe = self._open_probe(probe, interfaces, ports)
+            if records is not None:
+                self._writer = self._open_records(records)
+            server = self._open_server(listen)
+            self._resources = self._resources.pop_all()
+        _LOG.info(
+            "watching %s on port %s with the %s probe",
+            ", ".join(interfaces),
+            ", ".join(map(str, sorted(ports))),
+            self._probe.name,
+        )
+        _LOG.info("metrics are at %s", server.url)
+        if records is not None:
+            _LOG.info("session records go to %s", "standard output" if records == "-" else records)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._resources.close()
+
+    def run(self) -> int:
+        """Until a signal or the capture's end. The exit status."""
+        signal.signal(signal.SIGTERM, self._ask_to_stop)
+        signal.signal(signal.SIGINT, self._ask_to_stop)
+        signal.signal(signal.SIGHUP, self._ask_to_reopen)
+        try:
+            self._loop()
+        except CaptureInterrupted as interruption:
+            _LOG.error("%s", interruption)
+            self._status = FAILED
+        still_open = self._table.open_sessions
+        self._table.close_all()
+        _LOG.info("ended; sessions that were still open: %d", still_open)
+        return self._status
+
+    def _loop(self) -> None:
+        take, tick = self._table.segment, self._table.tick
+        addresses_due = time.monotonic() + ADDRESSES_EVERY_SECONDS
+        drain_until = float("inf")
+        for batch in self._probe.batches():
+            for segment in batch:
+                take(segment)
+            now = time.monotonic()
+            if not batch:
+                # Nothing waits to be read, so the clock may go ahead of the packets.
+                tick(time.time_ns())
+            if self._is_reopen_asked:
+                self._is_reopen_asked = False
+                self._reopen()
+            if self._stop_signal is not None:
+                drain_until = min(drain_until, now + DRAIN_SECONDS)
+                if not batch or now >= drain_until:
+                    _LOG.info("ending: %s", signal.Signals(self._stop_signal).name)
+                    return
+            if now >= addresses_due:
+                addresses_due = now + ADDRESSES_EVERY_SECONDS
+                self._ours.set_hosts(own_addresses())
+
+    def _on_record(self, record: SessionRecord) -> None:
+        is_written = None
+        if self._writer is not None:
+            try:
+                is_written = self._writer.write(record)
+            except ReaderGoneError:
+                is_written = False
+                self._end_without_reader()
+            if not is_written:
+                self._status = FAILED
+        self._tally.count(record, is_written)
+
+    def _end_without_reader(self) -> None:
+        """Whoever reads our records has gone, as `| head` does: there is nothing to go on for."""
+        if self._stop_signal is None:
+            _LOG.warning("records: their reader has gone")
+            self._stop_signal = signal.SIGPIPE
+
+    def _reopen(self) -> None:
+        if self._writer is not None:
+            self._writer.reopen()
+            _LOG.info("records reopened")
+
+    def _ask_to_stop(self, number: int, _: FrameType | None) -> None:
+        self._stop_signal = number
+
+    def _ask_to_reopen(self, _number: int, _: FrameType | None) -> None:
+        self._is_reopen_asked = True
+
+    def _open_probe(self, name: str, interfaces: Sequence[str], ports: frozenset[int]) -> Probe:
+        probe = _make_probe(name, interfaces, ports)
+        self._resources.callback(probe.close)
+        return probe
+
+    def _open_records(self, path: str) -> RecordsWriter:
+        try:
+            writer = RecordsWriter(path)
+        except OSError as error:
+            raise CannotBegin(
+                f"cannot write records to {path}: {error.strerror}; name a file that may be written with --records"
+            ) from error
+        self._resources.callback(writer.close)
+        return writer
+
+    def _open_server(self, listen: tuple[str, int]) -> MetricsServer:
+        host, port = listen
+        try:
+            server = MetricsServer(host, port, MonitorCollector(self._tally, self._probe, self._table))
+        except OSError as error:
+            where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            raise CannotBegin(
+                f"cannot serve metrics on {where}: {error.strerror}; name another address or port with --listen"
+            ) from error
+        self._resources.callback(server.stop)
+        return server
+
+
+def own_addresses() -> list[str]:
+    """Of all interfaces, those that are down included."""
+    return [
+        address.address
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+        if address.family in (socket.AF_INET, socket.AF_INET6)
+    ]
+
+
+def _make_probe(name: str, interfaces: Sequence[str], ports: frozenset[int]) -> Probe:
+    """Raises ProbeUnavailable."""
+    from probes.ebpf.probe import EbpfProbe  # noqa: PLC0415 - only the probe that runs is loaded
+
+    try:
+        return EbpfProbe(interfaces, ports)
+    except ProbeUnavailable as reason:
+        if name != "auto" or _can_import_bcc():
+            raise
+        _LOG.warning("%s", reason)
+    from probes.pcap.live import LivePcapProbe  # noqa: PLC0415
+
+    _LOG.warning("capturing with libpcap instead of eBPF")
+    return LivePcapProbe(interfaces, ports)
+
+
+def _can_import_bcc() -> bool:
+    try:
+        importlib.import_module("bcc")
+    except (ImportError, OSError):
+        return False
+    return True
