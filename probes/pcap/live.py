@@ -213,9 +213,9 @@ def _activated(interface: str, expression: str) -> Any:
 def kernel_filter(ports: frozenset[int]) -> str:
     """A pcap-filter(7) expression for what the decoder may want.
 
-    `vlan` is no part of it: that word shifts all that stands behind it, and `any` does not know it. The kernel
-    takes the outer tag out of a received frame before the filter sees it; frames with another one pass as
-    they are.
+    `vlan` is no part of it: that word shifts all that stands behind it, and `any` does not know it. The
+    kernel takes the outer tag out of a received frame before the filter sees it; frames with another one
+    pass as they are.
     """
     return " or ".join(
         (
