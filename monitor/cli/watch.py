@@ -72,12 +72,13 @@ def _load_config(context: click.Context, _: click.Parameter, path: str | None) -
     "--records",
     metavar="PATH|-",
     show_envvar=True,
-    help="Append a JSON record of each session to this file, or to standard output (-). SIGHUP reopens the file. "
-    "[default: no records]",
+    help="Append a JSON record of each session to this file, or to standard output (-). SIGHUP reopens the "
+    "file. [default: no records]",
 )
 @ports_option
 @local_network_option(
-    "A network that is ours, beside this host's own addresses: it decides inbound or outbound. May be repeated."
+    "A network that is ours, beside this host's own addresses: it decides inbound or outbound. "
+    "May be repeated."
 )
 @click.option(
     "--log-level",
@@ -88,7 +89,8 @@ def _load_config(context: click.Context, _: click.Parameter, path: str | None) -
     help="What is worth a line on standard error.",
 )
 def command(
-    config: str | None,  # noqa: ARG001 - its callback has read it
+    *,
+    config: str | None,
     interface: tuple[str, ...],
     probe: str,
     listen: tuple[str, int],
@@ -99,8 +101,8 @@ def command(
 ) -> int:
     """Watch live, serve metrics, write session records.
 
-    Runs until SIGTERM, SIGINT (Ctrl-C), or the end of the capture, and then writes a record of every session that
-    is still open. Needs the privilege to capture: see doctor.
+    Runs until SIGTERM, SIGINT (Ctrl-C), or the end of the capture, and then writes a record of every session
+    that is still open. Needs the privilege to capture: see doctor.
     """
     if probe == "pyshark":
         raise click.BadParameter(PYSHARK_LATER, param_hint="--probe")
@@ -109,7 +111,8 @@ def command(
         level=logging.getLevelNamesMapping()[log_level.upper()],
     )
     # Imported here so that --help doesn't load a web server.
-    from monitor.cli.watching import Watching  # noqa: PLC0415
+    from monitor.cli.watching import Watching, WatchSettings  # noqa: PLC0415
 
-    with Watching(interface, probe, listen, records, ports, local_network) as watching:
+    del config  # its callback has read it
+    with Watching(WatchSettings(interface, probe, listen, records, ports, local_network)) as watching:
         return watching.run()

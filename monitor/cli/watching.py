@@ -1,7 +1,8 @@
 """The daemon behind `smtp-horizon watch`.
 
-The main thread reads the probe, fills the table of sessions, counts and writes what ends; the metrics server has
-threads of its own and only reads. Signals do no more than set a flag, which the loop sees within a heartbeat.
+The main thread reads the probe, fills the table of sessions, counts and writes what ends; the metrics server
+has threads of its own and only reads. Signals do no more than set a flag, which the loop sees within a
+heartbeat.
 """
 
 import importlib
@@ -11,6 +12,7 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from types import FrameType
 from typing import Final, Self
@@ -36,26 +38,31 @@ DRAIN_SECONDS: Final = 2.0  # how long a signal waits for packets that were capt
 _LOG: Final = logging.getLogger(__name__)
 
 
-class CannotBegin(click.ClickException):  # noqa: N818 - named for what the user reads
+class CannotBegin(click.ClickException):
     """One line: what, where, what to do."""
 
     exit_code = NOT_BEGUN
 
 
+@dataclass(frozen=True, slots=True)
+class WatchSettings:
+    interfaces: tuple[str, ...]
+    probe: str
+    """auto or ebpf."""
+    listen: tuple[str, int]
+    records: str | None
+    """A path, `-`, or None for no records."""
+    ports: frozenset[int]
+    local_networks: tuple[IPv4Network | IPv6Network, ...]
+
+
 class Watching:
     """A watch from its beginning to its end; a context manager, which gives back what it took."""
 
-    def __init__(
-        self,
-        interfaces: Sequence[str],
-        probe: str,
-        listen: tuple[str, int],
-        records: str | None,
-        ports: frozenset[int],
-        local_networks: Sequence[IPv4Network | IPv6Network],
-    ) -> None:
+    def __init__(self, settings: WatchSettings) -> None:
         """Raises ProbeUnavailable or CannotBegin."""
-        self._ours = OurAddresses(local_networks, own_addresses())
+        ports, records = settings.ports, settings.records
+        self._ours = OurAddresses(settings.local_networks, own_addresses())
         self._tally = Tally(ports)
         self._table = SessionTable(ports, self._ours, self._on_record)
         self._status = DONE
@@ -64,14 +71,15 @@ class Watching:
         self._writer: RecordsWriter | None = None
         self._resources = ExitStack()
         with self._resources:
-            self._probe = self._open_probe(probe, interfaces, ports)
+            self._probe = _make_probe(settings.probe, settings.interfaces, ports)
+            self._resources.callback(self._probe.close)
             if records is not None:
                 self._writer = self._open_records(records)
-            server = self._open_server(listen)
+            server = self._open_server(*settings.listen)
             self._resources = self._resources.pop_all()
         _LOG.info(
             "watching %s on port %s with the %s probe",
-            ", ".join(interfaces),
+            ", ".join(settings.interfaces),
             ", ".join(map(str, sorted(ports))),
             self._probe.name,
         )
@@ -152,29 +160,23 @@ class Watching:
     def _ask_to_reopen(self, _number: int, _: FrameType | None) -> None:
         self._is_reopen_asked = True
 
-    def _open_probe(self, name: str, interfaces: Sequence[str], ports: frozenset[int]) -> Probe:
-        probe = _make_probe(name, interfaces, ports)
-        self._resources.callback(probe.close)
-        return probe
-
     def _open_records(self, path: str) -> RecordsWriter:
         try:
             writer = RecordsWriter(path)
         except OSError as error:
             raise CannotBegin(
-                f"cannot write records to {path}: {error.strerror}; name a file that may be written with --records"
+                f"cannot write records to {path}: {error.strerror}; name another file with --records"
             ) from error
         self._resources.callback(writer.close)
         return writer
 
-    def _open_server(self, listen: tuple[str, int]) -> MetricsServer:
-        host, port = listen
+    def _open_server(self, host: str, port: int) -> MetricsServer:
         try:
             server = MetricsServer(host, port, MonitorCollector(self._tally, self._probe, self._table))
         except OSError as error:
             where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             raise CannotBegin(
-                f"cannot serve metrics on {where}: {error.strerror}; name another address or port with --listen"
+                f"cannot serve metrics on {where}: {error.strerror}; name another address with --listen"
             ) from error
         self._resources.callback(server.stop)
         return server
