@@ -1,5 +1,6 @@
 """Writes a session's truth down as it happens: a client tells it each command with the reply that it got."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,6 +20,11 @@ class _Transaction:
     data: DataTruth | None = None
     outcome: str | None = None
     """None: under way."""
+
+
+def keywords_of(lines: Sequence[str]) -> frozenset[str]:
+    """The extensions that an EHLO reply, given as lines without their codes, offers after its first line."""
+    return frozenset(line.split()[0].upper() for line in lines[1:] if line.strip())
 
 
 class Chronicle:

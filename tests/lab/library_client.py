@@ -16,11 +16,11 @@ def send_with_smtplib(
     server: Endpoint, client_ip: str, sender: str, recipients: list[str], message: bytes, *, tls: bool = False
 ) -> SessionTruth:
     """One message, of lines ended by CRLF, none of which begins with a dot."""
-    with smtplib.SMTP(timeout=_TIMEOUT_SECONDS, source_address=(client_ip, 0)) as session:
-        code, text = session.connect(*server)
+    with smtplib.SMTP(
+        *server, local_hostname="library.test", timeout=_TIMEOUT_SECONDS, source_address=(client_ip, 0)
+    ) as session:
         assert isinstance(session.sock, socket.socket)
         chronicle = Chronicle("smtplib", session.sock.getsockname()[:2], server)
-        chronicle.banner(code, text.decode())
         _hello(session, chronicle)
         if tls:
             chronicle.hello_sent("")  # no name is sent for a server that is an address

@@ -136,7 +136,8 @@ def _truth(
         messages=messages,
         refused_recipients=session.refused,
         commands=Counter({name: session.counts[name] for name in COUNTED_COMMANDS}),
-        ended=_end(session),
+        # After a failed handshake both sides close at once.
+        ended=_end(session) if in_clear else None,
     )
 
 

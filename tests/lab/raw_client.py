@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from tests.lab.chronicle import Chronicle
+from tests.lab.chronicle import Chronicle, keywords_of
 from tests.lab.truth import LOST, Endpoint, SessionTruth
 
 _TIMEOUT_SECONDS: Final = 10.0
@@ -94,8 +94,7 @@ class RawClient:
     def hello(self, name: str = "client.test", verb: str = "EHLO") -> int:
         self.send_line(f"{verb} {name}")
         code, lines = self.reply()
-        keywords = frozenset(line.split()[0].upper() for line in lines[1:])
-        self.chronicle.helo(verb, name, code, keywords)
+        self.chronicle.helo(verb, name, code, keywords_of(lines))
         return code
 
     def starttls(self, context: ssl.SSLContext, *, sni: str | None = None) -> bool:

@@ -9,7 +9,7 @@
 import re
 from typing import Final
 
-from tests.lab.chronicle import Chronicle
+from tests.lab.chronicle import Chronicle, keywords_of
 from tests.lab.network import Namespace
 from tests.lab.truth import Endpoint, SessionTruth
 
@@ -77,8 +77,7 @@ def _tell(chronicle: Chronicle, command: str, code: int, reply: list[str]) -> No
     if command == "banner":
         chronicle.banner(code, "\n".join(reply))
     elif verb in ("EHLO", "HELO"):
-        keywords = frozenset(line.split()[0].upper() for line in reply[1:])
-        chronicle.helo(verb, argument, code, keywords)
+        chronicle.helo(verb, argument, code, keywords_of(reply))
     elif verb == "STARTTLS":
         chronicle.starttls(code)
     elif verb == "MAIL":
