@@ -18,8 +18,9 @@ def make_certificate(folder: Path) -> Path:
     """A self-signed certificate with its key in one file."""
     path = folder / "certificate.pem"
     command = (
-        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {path} "
-        f"-out {folder / 'only.pem'} -subj /CN=mx.example.test -addext subjectAltName=DNS:mx.example.test -days 2"
+        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 "
+        f"-keyout {path} -out {folder / 'only.pem'} "
+        "-subj /CN=mx.example.test -addext subjectAltName=DNS:mx.example.test"
     )
     subprocess.run(command.split(), check=True, capture_output=True)
     path.write_text(path.read_text() + (folder / "only.pem").read_text())

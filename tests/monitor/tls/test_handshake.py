@@ -125,8 +125,13 @@ def test_no_common_cipher_is_a_failure_in_clear(certificate: Path) -> None:
 def test_a_hello_retry_request_changes_nothing_but_the_length(certificate: Path) -> None:
     server = server_context(certificate, V13)
     server.set_ecdh_curve("secp384r1")  # the client sends a share of X25519 first
+    server.num_tickets = 0  # so that nothing but the client's Finished tells where its flight ends
     wire = Wire(client_context(certificate, V13), server, "mx.example.test")
-    transcript = talk(wire)
+    wire.shake_hands()
+    wire.say(Side.CLIENT, b"EHLO client.example\r\n")
+    assert not read(wire.transcript).established
+    wire.say(Side.SERVER, b"250 mx.example.test\r\n")
+    transcript = wire.transcript
     retry = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891")
     assert any(retry in data for side, data in transcript if side is Side.SERVER)
     for same in (transcript, cut(transcript, 1)):
@@ -282,6 +287,15 @@ def test_a_lost_server_hello_leaves_what_the_client_said(certificate: Path) -> N
     read(wire.transcript[2:], reader)
     assert reader.established
     assert (facts_of(reader).version, facts_of(reader).sni) == (None, "mx.example.test")
+
+
+def test_a_hello_is_found_after_one_that_was_cut_off(certificate: Path) -> None:
+    wire = Wire(client_context(None, V12), server_context(certificate, V12))
+    (_, hello), (side, answer), *_ = talk(wire)
+    reader = read([(Side.CLIENT, hello), (side, answer[:30])])
+    reader.lost(side, 0)
+    read([(side, answer)], reader)
+    assert facts_of(reader).version == "TLSv1.2"
 
 
 SSLV2_HELLO = bytes.fromhex("802e 01 0301 0015 0000 0010") + bytes(21) + bytes(16)
