@@ -5,7 +5,6 @@ has threads of its own and only reads. Signals do no more than set a flag, which
 heartbeat.
 """
 
-import importlib
 import logging
 import signal
 import socket
@@ -20,6 +19,7 @@ from typing import Final, Self
 import click
 import psutil
 
+from monitor.cli.live import open_live_probe
 from monitor.cli.main import DONE, FAILED, NOT_BEGUN
 from monitor.metrics.collector import MonitorCollector
 from monitor.metrics.server import MetricsServer
@@ -28,7 +28,7 @@ from monitor.records import ReaderGoneError, RecordsWriter
 from monitor.sessions.direction import OurAddresses
 from monitor.sessions.record import SessionRecord
 from monitor.sessions.table import SessionTable
-from probes.probe import CaptureInterrupted, Probe, ProbeUnavailable
+from probes.probe import CaptureInterrupted
 
 ADDRESSES_EVERY_SECONDS: Final = (
     30.0  # a new address of ours is known within the time of a DHCP lease's change
@@ -71,7 +71,7 @@ class Watching:
         self._writer: RecordsWriter | None = None
         self._resources = ExitStack()
         with self._resources:
-            self._probe = _make_probe(settings.probe, settings.interfaces, ports)
+            self._probe = open_live_probe(settings.probe, settings.interfaces, ports)
             self._resources.callback(self._probe.close)
             if records is not None:
                 self._writer = self._open_records(records)
@@ -190,27 +190,3 @@ def own_addresses() -> list[str]:
         for address in addresses
         if address.family in (socket.AF_INET, socket.AF_INET6)
     ]
-
-
-def _make_probe(name: str, interfaces: Sequence[str], ports: frozenset[int]) -> Probe:
-    """Raises ProbeUnavailable."""
-    from probes.ebpf.probe import EbpfProbe  # noqa: PLC0415 - only the probe that runs is loaded
-
-    try:
-        return EbpfProbe(interfaces, ports)
-    except ProbeUnavailable as reason:
-        if name != "auto" or _can_import_bcc():
-            raise
-        _LOG.warning("%s", reason)
-    from probes.pcap.live import LivePcapProbe  # noqa: PLC0415
-
-    _LOG.warning("capturing with libpcap instead of eBPF")
-    return LivePcapProbe(interfaces, ports)
-
-
-def _can_import_bcc() -> bool:
-    try:
-        importlib.import_module("bcc")
-    except (ImportError, OSError):
-        return False
-    return True

@@ -1,0 +1,202 @@
+"""`smtp-horizon doctor`: what this machine can do, and the exact command that mends the rest.
+
+Every answer is found by trying: the eBPF program is loaded, a packet socket is opened, sockets that listen
+are looked up.
+"""
+
+import ctypes.util
+import platform
+import re
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from shutil import which
+from typing import Final
+
+import click
+import psutil
+
+from monitor.cli.live import can_import_bcc
+from monitor.cli.main import DONE, FAILED
+from monitor.cli.parameters import ENVIRONMENT_PREFIX, ports_option
+from probes.ebpf.program import why_unavailable
+from probes.probe import ProbeUnavailable
+
+MAIL_SERVERS: Final = {
+    "postfix": "Postfix",
+    "exim4": "Exim",
+    "exim": "Exim",
+    "smtpd": "OpenSMTPD",
+    "chasquid": "chasquid",
+    "maddy": "Maddy",
+    "stalwart": "Stalwart",
+}
+"""Programs by which a mail server is known. Not `sendmail`: each of them brings one of that name."""
+
+TLS_LIBRARIES: Final = ("ssl", "gnutls")
+"""OpenSSL's and GnuTLS' shared libraries, libssl.so and libgnutls.so."""
+
+
+class State(StrEnum):
+    FINE = "ok"
+    MISSING = "missing"
+    NOTE = "note"
+    """Neither good nor bad."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    state: State
+    what: str
+    said: str
+    remedy: str | None = None
+    """The command that mends it."""
+
+
+Listeners = dict[int, psutil.Process | None]
+"""Who listens on the watched ports; None where this user may not know."""
+
+
+@click.command(
+    "doctor",
+    context_settings={"auto_envvar_prefix": ENVIRONMENT_PREFIX},
+    epilog="\b\nExamples:\n  smtp-horizon doctor\n  sudo smtp-horizon doctor --ports 25,2525",
+)
+@ports_option
+def command(ports: frozenset[int]) -> int:
+    """Say what this machine can do, and how to mend the rest.
+
+    Exit status 0 if watch can run here, as this user; 1 if not.
+    """
+    can_watch, findings = diagnose(ports)
+    width = max(len(finding.what) for finding in findings)
+    for finding in findings:
+        click.echo(f"{finding.state:<8} {finding.what:<{width}}  {finding.said}")
+        if finding.remedy:
+            click.echo(f"{'':<8} {'':<{width}}  mend it: {finding.remedy}")
+    click.echo()
+    if can_watch:
+        click.echo("smtp-horizon watch can run here.")
+        return DONE
+    click.echo("smtp-horizon watch cannot run here as this user; smtp-horizon read can.")
+    return FAILED
+
+
+def diagnose(ports: frozenset[int]) -> tuple[bool, list[Finding]]:
+    """Whether some live probe can run, and all there is to say."""
+    ebpf, libpcap = _ebpf(), _libpcap()
+    can_watch = ebpf.state is State.FINE or (libpcap.state is State.FINE and not can_import_bcc())
+    listening = _listeners(ports)
+    mail = [*_mail_servers(ports, listening), _tls_library(listening)]
+    findings = [_system(), ebpf, libpcap, _capture_files(), _tshark(), *mail]
+    return can_watch, findings
+
+
+def _system() -> Finding:
+    kernel = f"{platform.system()} {platform.release()} on {platform.machine()}"
+    return Finding(State.NOTE, "system", f"{kernel}, Python {platform.python_version()}")
+
+
+def _ebpf() -> Finding:
+    what = "live capture, eBPF"
+    reason = why_unavailable()
+    if reason is None:
+        return Finding(State.FINE, what, "the filter loads into the kernel")
+    return Finding(State.MISSING, what, *_split(reason))
+
+
+def _split(reason: ProbeUnavailable) -> tuple[str, str]:
+    """What is wrong, and what mends it, which the exception's text holds together."""
+    return str(reason).removesuffix(f"; {reason.remedy}"), reason.remedy
+
+
+def _libpcap() -> Finding:
+    """What libpcap does first: a packet socket."""
+    what = "live capture, libpcap"
+    try:
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()
+    except PermissionError:
+        return Finding(State.MISSING, what, "no privilege: CAP_NET_RAW is missing", "sudo smtp-horizon watch")
+    except OSError as error:
+        return Finding(State.MISSING, what, f"no packet socket: {error.strerror}", "modprobe af_packet")
+    return Finding(State.FINE, what, "a packet socket opens")
+
+
+def _capture_files() -> Finding:
+    what = "capture files"
+    try:
+        import pcapy  # noqa: F401, PLC0415 - its absence is a finding
+    except ImportError as error:
+        return Finding(State.MISSING, what, str(error), "pip install pcapy-ng")
+    return Finding(State.FINE, what, f"libpcap through pcapy-ng {version('pcapy-ng')}")
+
+
+def _tshark() -> Finding:
+    path = which("tshark")
+    if path is None:
+        said = "not installed; needed for the pyshark probe alone"
+        return Finding(State.MISSING, "tshark", said, "apt-get install tshark")
+    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603
+    found = re.search(r"\d+\.\d+\.\d+", said)
+    return Finding(State.FINE, "tshark", f"{found[0] if found else 'of unknown version'}, {path}")
+
+
+def _mail_servers(ports: frozenset[int], listening: Listeners) -> Iterator[Finding]:
+    for port, process in sorted(listening.items()):
+        if process is None:
+            remedy = "sudo smtp-horizon doctor"
+            yield Finding(State.FINE, f"port {port}", "something listens; root may see what", remedy)
+        else:
+            yield Finding(State.FINE, f"port {port}", f"{process.name()} listens (process {process.pid})")
+    installed = sorted({name for program, name in MAIL_SERVERS.items() if _is_installed(program)})
+    if installed:
+        yield Finding(State.FINE, "mail server", f"{', '.join(installed)} installed")
+    if not listening:
+        numbers = ", ".join(map(str, sorted(ports)))
+        said = f"nothing listens on {numbers} here; mail that passes by or leaves is seen all the same"
+        yield Finding(State.NOTE, "mail server", said)
+
+
+def _is_installed(program: str) -> bool:
+    """System programs are often outside a user's path."""
+    return which(program) is not None or which(program, path="/usr/sbin:/usr/local/sbin:/sbin") is not None
+
+
+def _listeners(ports: frozenset[int]) -> Listeners:
+    found: Listeners = {}
+    for connection in psutil.net_connections(kind="tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port in ports:
+            try:
+                found[connection.laddr.port] = psutil.Process(connection.pid) if connection.pid else None
+            except psutil.NoSuchProcess:  # it ended in between
+                continue
+    return found
+
+
+def _tls_library(listening: Listeners) -> Finding:
+    """Those which the listening processes have mapped, or else those of the system."""
+    mapped = {
+        library
+        for process in listening.values()
+        if process is not None
+        for library in _mapped_tls_libraries(process.pid)
+    }
+    if mapped:
+        return Finding(State.FINE, "TLS library", f"{', '.join(sorted(mapped))}, in use by the mail server")
+    names = [name for library in TLS_LIBRARIES if (name := ctypes.util.find_library(library))]
+    if names:
+        said = f"{', '.join(names)} installed; no listening mail server has it loaded"
+        return Finding(State.NOTE, "TLS library", said)
+    return Finding(State.NOTE, "TLS library", "neither libssl nor GnuTLS is installed")
+
+
+def _mapped_tls_libraries(pid: int) -> set[str]:
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # ended, or not ours to read
+        return set()
+    return set(re.findall(r"/(lib(?:ssl|gnutls)\.so[.\d]*)", maps))
