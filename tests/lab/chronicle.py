@@ -114,7 +114,7 @@ class Chronicle:
 
     def end(self, how: str) -> None:
         """`how`: a value of the record's `ended`, as seen by the client."""
-        self._end_transaction("aborted")
+        self._end_transaction("unknown" if how == "capture_ended" else "aborted")
         if self._hello_sent and how != "reset":
             self._ended = _CLOSED_IN_TLS
         else:

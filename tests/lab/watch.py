@@ -18,6 +18,8 @@ PROGRAM: Final = Path(sys.executable).with_name("smtp-horizon")
 LISTEN: Final = ("127.0.0.1", 9825)
 # tcpdump shows a packet some time after it has passed: without the wait its last block is lost.
 _TCPDUMP_WAIT_SECONDS: Final = 1.5
+# Longer than watch waits for stragglers of a closed connection before it writes the record.
+_QUIET_SECONDS: Final = 3.0
 
 
 class Process:
@@ -106,10 +108,15 @@ class Watch(Process):
         """The sum of all samples of that name that bear these labels, as of now."""
         return sample_sum(self.metrics(), name, **labels)
 
-    def await_silence(self, *, timeout_seconds: float = 10) -> None:
-        """Until no session is open any more."""
+    def await_silence(self, *, timeout_seconds: float = 15) -> None:
+        """Until no session is open any more, and no record of a closed one has come for a while."""
         deadline = time.monotonic() + timeout_seconds
-        while self.sample_sum("smtp_sessions_open") > 0 and time.monotonic() < deadline:
+        quiet_since, counted = time.monotonic(), -1.0
+        while time.monotonic() < min(deadline, quiet_since + _QUIET_SECONDS):
+            metrics = self.metrics()
+            seen = sample_sum(metrics, "smtp_sessions_total")
+            if seen != counted or sample_sum(metrics, "smtp_sessions_open") > 0:
+                quiet_since, counted = time.monotonic(), seen
             time.sleep(0.1)
 
     def records(self) -> list[dict[str, Any]]:
