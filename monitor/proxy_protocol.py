@@ -1,4 +1,5 @@
-"""The PROXY protocol: the header by which a load balancer names the real client, before the first byte of SMTP.
+"""The PROXY protocol: the header by which a load balancer names the real client, before the first byte of
+SMTP.
 
 Source: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt, sections 2.1 (version 1, a line) and 2.2
 (version 2, binary). Health checks send `PROXY UNKNOWN`, or LOCAL in version 2: a header that names nobody.

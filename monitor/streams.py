@@ -3,12 +3,13 @@
 Two rules decide what is handed on, and when (RFC 9293 section 3.4 for the arithmetic of sequence numbers):
 
 - **in order**: a byte goes on after all bytes before it in its direction;
-- **in causal order**: a segment goes on after everything which it acknowledges. So a reply never overtakes its
-  command, however the packets were shuffled between the wire and us.
+- **in causal order**: a segment goes on after everything which it acknowledges. So a reply never overtakes
+  its command, however the packets were shuffled between the wire and us.
 
-Segments that cannot go on yet are held. A hole is given up, and becomes a gap, where an acknowledgement proves that the
-receiver had those bytes and still they have not come after some more segments (captures reorder, but not for long); where too much
-is held; and where the connection ends. A hole that nobody acknowledged will be filled by a retransmission.
+Segments that cannot go on yet are held. A hole is given up, and becomes a gap, where an acknowledgement
+proves that the receiver had those bytes and still they have not come after some more segments (captures
+reorder, but not for long); where too much is held; and where the connection ends. A hole that nobody
+acknowledged will be filled by a retransmission.
 
 Of bytes that came twice, the first to come count: both ends have usually seen these.
 """
@@ -19,15 +20,17 @@ from monitor.side import Side
 from probes.segment import ACK, FIN, RST, SYN, Segment
 
 REORDERING_LIMIT_SEGMENTS: Final = 32
-"""How many segments of the connection may overtake another one between the wire and us. Chosen from what receive-side scaling over a
-few queues does to a flow; Wireshark's own limit of 3 ms is of the same order at common rates."""
+"""How many segments of the connection may overtake another one between the wire and us. Chosen from what
+receive-side scaling over a few queues does to a flow; Wireshark's own limit of 3 ms is of the same order at
+common rates."""
 HELD_LIMIT_SEGMENTS: Final = 1_024
 HELD_LIMIT_BYTES: Final = 1 << 20
-"""Chosen as a receive window that mail sessions don't exceed (Linux's default tcp_rmem reaches 6 MB, but autotuning
-gets there only on paths where bandwidth x delay asks for it)."""
+"""Chosen as a receive window that mail sessions don't exceed (Linux's default tcp_rmem reaches 6 MB, but
+autotuning gets there only on paths where bandwidth x delay asks for it)."""
 
 WINDOW_LIMIT_BYTES: Final = 1 << 30
-"""The largest TCP window, RFC 7323 section 2.3: numbers further ahead than this belong to no segment of ours."""
+"""The largest TCP window, RFC 7323 section 2.3: numbers further ahead than this belong to no segment of
+ours."""
 
 _HALF: Final = 1 << 31
 _MODULUS: Final = 1 << 32
@@ -43,9 +46,6 @@ class StreamReader(Protocol):
 
     def lost(self, side: Side, length: int) -> None:
         """The next `length` bytes of one side were not captured."""
-
-    def closed(self, side: Side) -> None:
-        """One side has sent its FIN, and all before it was delivered."""
 
 
 class _Held(NamedTuple):
@@ -80,8 +80,10 @@ class Streams:
         "_held_bytes",
         "_overtaken",
         "_reader",
+        "closed_first",
         "gap_bytes",
         "reset_by",
+        "start_unseen",
         "truncated",
     )
 
@@ -95,6 +97,10 @@ class Streams:
         """Bytes that were not captured, of both sides."""
         self.truncated = False
         """A packet was captured without its end."""
+        self.start_unseen = False
+        """Where a side's stream began is not known."""
+        self.closed_first: Side | None = None
+        """Who was the first to send its FIN."""
         self.reset_by: Side | None = None
 
     @property
@@ -112,6 +118,11 @@ class Streams:
         return self.closed and all(
             one.fin_at is not None and one.acknowledged > one.fin_at for one in self._directions
         )
+
+    @property
+    def whole(self) -> bool:
+        """Every byte from the first on was captured."""
+        return not (self.gap_bytes or self.truncated or self.start_unseen)
 
     def length(self, side: Side) -> int:
         """Bytes of one side's stream so far, missing ones included."""
@@ -135,7 +146,8 @@ class Streams:
         heard = _EVERYTHING
         if flags & ACK and not flags & RST:
             if other.base is None:
-                other.base = acknowledgement
+                self._begin_midstream(Side(1 - side), acknowledgement)
+            assert other.base is not None
             expected = other.next
             heard = expected + ((acknowledgement - other.base - expected + _HALF) % _MODULUS) - _HALF
             if heard > expected + WINDOW_LIMIT_BYTES:
@@ -145,7 +157,8 @@ class Streams:
         if flags & SYN:
             sequence += 1  # the SYN takes one number; data may stand in it (RFC 7413)
         if own.base is None:
-            own.base = sequence % _MODULUS
+            self._begin_midstream(side, sequence)
+        assert own.base is not None
         expected = own.next
         at = expected + ((sequence - own.base - expected + _HALF) % _MODULUS) - _HALF
         if not -WINDOW_LIMIT_BYTES <= at - expected <= WINDOW_LIMIT_BYTES:
@@ -183,6 +196,12 @@ class Streams:
 
     # ------------------------------------------------------------------
 
+    def _begin_midstream(self, side: Side, sequence: int) -> None:
+        """A side's first byte was not announced by its SYN: what came before this number is not known."""
+        self._directions[side].base = sequence % _MODULUS
+        self.start_unseen = True
+        self._reader.lost(side, 0)
+
     def _deliver(self, piece: _Held) -> None:
         side, at, length, payload, heard, fin = piece
         direction = self._directions[side]
@@ -201,7 +220,8 @@ class Streams:
         if fin and direction.open and at + length <= direction.next:
             direction.fin_at = at + length
             direction.open = False
-            self._reader.closed(side)
+            if self.closed_first is None:
+                self.closed_first = side
 
     def _hold(self, piece: _Held) -> None:
         self._held.append(piece)
@@ -216,10 +236,7 @@ class Streams:
             progress = False
             kept: list[_Held] = []
             for piece in self._held:
-                if (
-                    piece.at <= self._directions[piece.side].next
-                    and piece.heard <= self._directions[1 - piece.side].next
-                ):
+                if piece.at <= self._directions[piece.side].next and not self._waits_for_other(piece):
                     self._held_bytes -= len(piece.payload)
                     self._deliver(piece)
                     progress = True
@@ -242,13 +259,21 @@ class Streams:
 
     def _proven(self, piece: _Held) -> bool:
         """Has the other side acknowledged what this one waits for?"""
-        waits_for_other = piece.heard > self._directions[1 - piece.side].next
-        return waits_for_other or self._directions[piece.side].acknowledged >= piece.at
+        return self._waits_for_other(piece) or self._directions[piece.side].acknowledged >= piece.at
+
+    def _waits_for_other(self, piece: _Held) -> bool:
+        """Does a piece acknowledge what was not delivered yet? A FIN takes a number, too."""
+        other = self._directions[1 - piece.side]
+        return piece.heard > other.next + (not other.open)
 
     def _give_up_hole(self, piece: _Held) -> None:
-        """Declares lost what the delivery of this piece waits for: first what it acknowledges, then its own."""
+        """Declares lost what a piece waits for: first what it acknowledges, then what stands before it."""
         other = Side(1 - piece.side)
-        if piece.heard > self._directions[other].next:
+        missing = piece.heard - self._directions[other].next
+        if missing == 1:
+            # A FIN that was not captured, most likely; and if it was a byte, no line is lost with it.
+            self._held[self._held.index(piece)] = piece._replace(heard=piece.heard - 1)
+        elif missing > 1:
             self._lose(other, self._first_held(other, piece.heard))
         elif piece.at > self._directions[piece.side].next:
             self._lose(piece.side, self._first_held(piece.side, piece.at))

@@ -1,9 +1,9 @@
 """What every probe offers, what it counts, and how it fails.
 
-    ProbeError
-    ├── ProbeUnavailable     this machine or user can't run the probe; `remedy` says what would mend it
-    ├── CaptureFileError     a file that can't be opened or is no capture
-    └── CaptureInterrupted   the source ended before its time: a file cut short, an interface gone
+ProbeError
+├── ProbeUnavailable     this machine or user can't run the probe; `remedy` says what would mend it
+├── CaptureFileError     a file that can't be opened or is no capture
+└── CaptureInterrupted   the source ended before its time: a file cut short, an interface gone
 """
 
 from collections import Counter
@@ -67,7 +67,8 @@ class Probe(Protocol):
         """Yields segments in capture order, in batches.
 
         A live probe yields at least every `HEARTBEAT_SECONDS`, an empty batch if need be, so that its reader
-        can look at clocks and signals; it ends only by `CaptureInterrupted`. A file probe ends with its files.
+        can look at clocks and signals; it ends only by `CaptureInterrupted`. A file probe ends with its
+        files.
         """
 
     def interfaces_up(self) -> dict[str, bool]:

@@ -1,7 +1,7 @@
 """The truth that lies beside each capture -> `SessionTruth`s.
 
-`NAME.truth.json` was written by the driver of the capture, from what it did and was answered, and by the servers'
-logs. It speaks of the whole session; what stood in clear is told by its `tls` flags.
+`NAME.truth.json` was written by the driver of the capture, from what it did and was answered, and by the
+servers' logs. It speaks of the whole session; what stood in clear is told by its `tls` flags.
 """
 
 import json
@@ -16,12 +16,14 @@ CAPTURES: Final = Path(__file__).parent / "captures"
 
 Json = dict[str, Any]
 
-# The driver cut addresses out of its own lines with a rule that quotes and routes defeat; the line itself is true.
-_MAIL_LINE: Final = re.compile(r"mail\s+from:?\s*(?:<(.*)>|<?([^\s>]*))(?:\s|$)", re.IGNORECASE)
+# The driver cut addresses out of its own lines with a rule that quotes and routes defeat; the line itself is
+# true.
+_MAIL_LINE: Final = re.compile(r'mail\s+from:?\s*(?:<((?:"[^"]*"|[^>"])*)>|<?(\S*))', re.IGNORECASE)
 _SOURCE_ROUTE: Final = re.compile(r"^@[^:]*:")
 _ENDS: Final = {
     "quit": {"quit"},
-    "fin_no_quit": {"client_closed"},
+    # A client that closes with bytes unread resets the connection; one that closes late is not the first.
+    "fin_no_quit": {"client_closed", "server_closed", "reset"},
     "rst": {"reset"},
     "handshake_failed": {"client_closed", "server_closed", "reset"},
     "server_closed": {"server_closed", "reset"},
@@ -38,7 +40,9 @@ def capture_names() -> list[str]:
 
 def truths(name: str) -> list[SessionTruth]:
     """What the driver says of each connection that was established."""
-    return [_session(session) for session in _sessions(name) if session.get("tcp", "established") == "established"]
+    return [
+        _session(session) for session in _sessions(name) if session.get("tcp", "established") == "established"
+    ]
 
 
 def server_logs(name: str) -> list[Json]:
@@ -57,6 +61,8 @@ def _sessions(name: str) -> Iterator[Json]:
 
 def _session(session: Json) -> SessionTruth:
     starttls, tls = session.get("starttls") or {}, session.get("tls")
+    outcome = _outcome(session, starttls, hidden=bool(tls and tls.get("implicit")))
+    session = _without_misreadings(session)
     hidden = bool(tls and tls.get("implicit"))
     attempt = session.get("tls_attempt")
     return SessionTruth(
@@ -67,26 +73,50 @@ def _session(session: Json) -> SessionTruth:
         envelope=_envelope(session, starttls, hidden=hidden),
         banner=_banner(session, hidden=hidden),
         helo=tuple(
-            (one["verb"].upper(), one["arg"], LOST if one["code"] is None else one["code"])
+            (one["verb"].upper(), one["arg"].strip(), _code(one.get("code")))
             for one in session.get("helo", [])
-            if not one["tls"]
+            if not one.get("tls")
         )
         if "helo" in session
         else None,
         starttls_offered=_offered(session, starttls, hidden=hidden),
         starttls_codes=tuple(starttls["codes"]) if "codes" in starttls and not hidden else None,
-        starttls_outcome=_outcome(session, starttls, hidden=hidden),
-        tls_version=tls["version"] if tls else (None if attempt or starttls.get("handshake") else NO_TLS),
+        starttls_outcome=outcome,
+        tls_version=tls["version"]
+        if tls
+        else (NO_TLS if "tls" in session and not attempt and not starttls.get("handshake") else None),
         tls_cipher=tls["cipher"] if tls and tls.get("cipher") else None,
         tls_sni=((tls or attempt)["sni"] or "") if tls or attempt else None,
-        auth=tuple((one["mech"].upper(), one["code"]) for one in session["auth"] if not one["tls"])
+        auth=tuple((one["mech"].upper(), one["code"]) for one in session["auth"] if not one.get("tls"))
         if "auth" in session
         else None,
-        transactions=tuple(_transaction(one) for one in session["transactions"] if not one["tls"])
+        transactions=tuple(_transaction(one) for one in session["transactions"] if not one.get("tls"))
         if "transactions" in session
         else None,
         ended=_ended(session, tls),
     )
+
+
+def _without_misreadings(session: Json) -> Json:
+    """Some truths were read from a client's printed transcript, line by line, where pipelined commands and
+    the steps of AUTH look like something else: what is not trustworthy there is not known."""
+    session = dict(session)
+    transcript = session.get("transcript")
+    if transcript is not None:
+        if not session.get("transactions") and " -> MAIL" in transcript:
+            session.pop("transactions", None)
+        if any(one["code"] == 334 for one in session.get("auth", [])):
+            session.pop("auth")
+    if any("code" not in one for one in session.get("helo", [])):
+        session.pop("helo")
+    if session.get("end") == "server_closed" and not session.get("commands"):
+        session.pop("helo", None)  # its EHLO was not counted, because nobody answered it
+    if any("bytes]" in one["arg"] for one in session.get("helo", [])):
+        session.pop("helo")  # printed in short
+        session.pop("transactions")
+    if session.get("end") == "open_at_capture_end":
+        session.pop("transactions", None)  # what became of them is beyond the capture
+    return session
 
 
 def _channel(session: Json, starttls: Json, *, hidden: bool) -> str | None:
@@ -103,7 +133,7 @@ def _channel(session: Json, starttls: Json, *, hidden: bool) -> str | None:
 def _envelope(session: Json, starttls: Json, *, hidden: bool) -> str | None:
     if "transactions" not in session or "handshake" not in starttls:
         return None
-    in_clear = any(not one["tls"] for one in session["transactions"])
+    in_clear = any(not one.get("tls") for one in session["transactions"])
     if hidden or starttls["handshake"] == "ok":
         return "partial" if in_clear else "hidden"
     return "visible" if in_clear else "none"
@@ -117,7 +147,8 @@ def _banner(session: Json, *, hidden: bool) -> tuple[int, str] | None:
 def _offered(session: Json, starttls: Json, *, hidden: bool) -> bool | None:
     """None where nobody asked with EHLO in clear, or a middlebox stood between the driver and the capture."""
     ehlo = any(
-        one["verb"].upper() == "EHLO" and one["code"] == 250 and not one["tls"] for one in session.get("helo", [])
+        one["verb"].upper() == "EHLO" and one.get("code") == 250 and not one.get("tls")
+        for one in session.get("helo", [])
     )
     if hidden or not ehlo or "behind_middlebox_as" in session or "strip" in session.get("server_sw", ""):
         return None
@@ -138,7 +169,7 @@ def _outcome(session: Json, starttls: Json, *, hidden: bool) -> frozenset[str] |
         return frozenset({"refused"})
     if starttls["requested"]:
         return None
-    if not any(one["verb"].upper() == "EHLO" and one["code"] == 250 for one in session.get("helo", [])):
+    if not any(one["verb"].upper() == "EHLO" and one.get("code") == 250 for one in session.get("helo", [])):
         return frozenset({"not_reached"})
     return frozenset({"unused" if starttls["offered"] else "not_offered"})
 
@@ -156,16 +187,11 @@ def _transaction(transaction: Json) -> TransactionTruth:
     data = transaction["data"]
     return TransactionTruth(
         mail_from=_SOURCE_ROUTE.sub("", address),
-        mail_code=LOST if transaction["mail_code"] is None else transaction["mail_code"],
+        mail_code=_code(transaction["mail_code"]),
         recipients=tuple(
-            (_SOURCE_ROUTE.sub("", one["to"]), LOST if one["code"] is None else one["code"])
-            for one in transaction["rcpts"]
+            (_SOURCE_ROUTE.sub("", one["to"]), _code(one["code"])) for one in transaction["rcpts"]
         ),
-        data=DataTruth(
-            data["verb"], data.get("wire_bytes"), LOST if data["final_code"] is None else data["final_code"]
-        )
-        if data
-        else None,
+        data=DataTruth(data["verb"], data.get("wire_bytes"), _code(data["final_code"])) if data else None,
         outcome=_transaction_outcome(transaction),
     )
 
@@ -178,9 +204,14 @@ def _transaction_outcome(transaction: Json) -> str | None:
     if transaction["mail_code"] is not None and transaction["mail_code"] // 100 != 2:
         return "rejected"
     if data or not codes or any(code is not None and code // 100 == 2 for code in codes):
-        return "aborted" if transaction.get("ended") != "data_rejected" else None
+        return "aborted"
     return "rejected" if None not in codes else None
 
 
 def _endpoint(pair: list[Any]) -> tuple[str, int]:
     return pair[0], pair[1]
+
+
+def _code(code: int | None) -> int:
+    """The truth's null: sent, and no reply seen."""
+    return LOST if code is None else code

@@ -13,8 +13,10 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 def open_live_probe(name: str, interfaces: Sequence[str], ports: frozenset[int]) -> Probe:
-    """`name`: `auto` or `ebpf`. Only a missing bcc is a reason to fall back: whatever else is wrong with eBPF can
-    be mended, and is better said than passed over. Raises ProbeUnavailable."""
+    """`name`: `auto` or `ebpf`. Raises ProbeUnavailable.
+
+    Only a missing bcc is a reason to fall back: whatever else is wrong is better said than passed over.
+    """
     # Imported here, each where it is wanted: the other one's libraries may not be there.
     from probes.ebpf.probe import EbpfProbe  # noqa: PLC0415
 

@@ -9,7 +9,6 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network

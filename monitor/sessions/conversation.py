@@ -1,7 +1,8 @@
 """Which protocol a connection's bytes belong to: PROXY header, SMTP, TLS, and SMTP again.
 
-Each side is in clear or in TLS on its own, because a 220 to STARTTLS is a promise that either side may break. The
-client's first bytes decide whether it speaks TLS from the start; its first bytes after the 220, whether TLS follows.
+Each side is in clear or in TLS on its own, because a 220 to STARTTLS is a promise that either side may break.
+The client's first bytes decide whether it speaks TLS from the start; its first bytes after the 220, whether
+TLS follows.
 
     client:  [PROXY header]  SMTP ... STARTTLS │ TLS ...           │ SMTP
     server:                  SMTP ...      220 │ [clear text] TLS  │ SMTP
@@ -52,6 +53,7 @@ class Conversation:
         "encrypted_bytes",
         "implicit",
         "port",
+        "server_sent_tls",
         "tls",
         "upgraded",
     )
@@ -64,6 +66,7 @@ class Conversation:
         self.encrypted_bytes = 0
         self.client_sent_tls = False
         """The client has sent TLS bytes."""
+        self.server_sent_tls = False
         self.implicit = False
         """These were its first bytes of all."""
         self.upgraded = False
@@ -99,12 +102,9 @@ class Conversation:
             self._events(self.dialogue.client_lost(length))
         elif not self._upgrading[side]:
             self._events(self.dialogue.server_lost(length))
-        if self._upgrading[side]:
-            # The first bytes behind the 220 decide; without them, TLS is recognised by a record.
+        if self._upgrading[side] or self.tls is not None:
+            # TLS may have been in them; from now on it is recognised by its records.
             self._reader().lost(side, length)
-
-    def closed(self, side: Side) -> None:
-        """Nothing to do: how a connection ended is read off its streams."""
 
     def end(self, *, in_doubt: bool) -> None:
         """Nothing more comes. `in_doubt`: the connection's end was not captured."""
@@ -127,8 +127,9 @@ class Conversation:
 
     @property
     def encryption_ruled_out(self) -> bool:
-        """What was captured shows that encryption was not established up to here: it takes both sides, and one
-        of them is known to have spoken clear text throughout, or the handshake to have come to nothing."""
+        """What was captured shows that encryption was not established up to here: it takes both sides, and
+        one of them is known to have spoken clear text throughout, or the handshake to have come to
+        nothing."""
         if self.encryption_established:
             return False
         if self.tls is not None and any(self._in_tls):
@@ -136,6 +137,11 @@ class Conversation:
         if Side.CLIENT in (side for side in Side if self._upgrading[side]):
             return self.tls is None or not self.tls.in_doubt
         return self.dialogue.client_in_clear or self.dialogue.server_in_clear
+
+    @property
+    def in_clear_to_the_end(self) -> bool:
+        """Both sides spoke clear text, and the last that was captured of each was understood."""
+        return self.dialogue.client_in_clear and self.dialogue.server_in_clear
 
     # ------------------------------------------------------------------ the client's side
 
@@ -243,7 +249,9 @@ class Conversation:
         reader = self._reader()
         self._in_tls[side] = True
         self._upgrading[side] = False
-        if side is Side.CLIENT:
+        if side is Side.SERVER:
+            self.server_sent_tls = True
+        else:
             self.client_sent_tls = True
             if not self.upgraded and not self._starttls_may_be_lost() and self.port != IMPLICIT_TLS_PORT:
                 self._sink.event(AnomalySeen(Anomaly.TLS_WITHOUT_STARTTLS))
@@ -251,6 +259,8 @@ class Conversation:
                 self._sink.event(AnomalySeen(Anomaly.RESPONSE_INJECTION))
         if self.dialogue.phase is Phase.LOST and not self.upgraded:
             reader.lost(side, 0)
+        if side is Side.CLIENT and not self.server_sent_tls and self.dialogue.server_thread_lost:
+            reader.lost(Side.SERVER, 0)
         self._tls_data(side, data, at, heard)
 
     def _starttls_may_be_lost(self) -> bool:

@@ -119,7 +119,8 @@ class Tls:
     version: str | None
     """SSLv2, SSLv3, TLSv1, TLSv1.1, TLSv1.2 or TLSv1.3: OpenSSL's names, as mail logs show them."""
     cipher: str | None
-    """OpenSSL's name of the cipher suite; the IANA name where OpenSSL has none; `0x1234` where neither has."""
+    """OpenSSL's name of the cipher suite; the IANA name where OpenSSL has none; `0x1234` where neither
+    has."""
     sni: str | None
     alpn: str | None
     """The first protocol that the client offered; what the server chose is encrypted in TLS 1.3."""
@@ -136,7 +137,8 @@ class Auth:
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    address: str
+    address: str | None
+    """None where the RCPT line was not captured whole."""
     code: int | None
     params: dict[str, str | None]
 
@@ -146,8 +148,8 @@ class Data:
     verb: str
     """DATA or BDAT."""
     wire_bytes: int | None
-    """DATA: from the byte after the DATA line to the end of the `.` CRLF line, both included. BDAT: the sum of
-    the chunk sizes. None where the end was not captured."""
+    """DATA: from the byte after the DATA line to the end of the `.` CRLF line, both included. BDAT: the sum
+    of the chunk sizes. None where the end was not captured."""
     code: int | None
     """The final reply."""
 

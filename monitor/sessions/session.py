@@ -30,13 +30,12 @@ from monitor.side import Side
 from monitor.smtp.events import AnomalySeen, BannerReceived, CommandAnswered, CommandSent, CommandsLost, Event
 from monitor.smtp.grammar import AUTHENTICATORS, GREETINGS, TLS_STARTERS, Command
 from monitor.smtp.replies import Reply
-from monitor.smtp.transitions import Phase
 from monitor.streams import Streams
-from probes.segment import FIN, Segment
+from probes.segment import Segment
 
 LISTED_ITEMS_LIMIT: Final = 4_096
-"""Transactions, recipients, AUTHs and HELOs that one record lists, all together. Chosen as four times the recipients
-that common servers take in one transaction (Postfix's `smtpd_recipient_limit`: 1,000)."""
+"""Transactions, recipients, AUTHs and HELOs that one record lists, all together. Chosen as four times the
+recipients that common servers take in one transaction (Postfix's `smtpd_recipient_limit`: 1,000)."""
 LISTED_TEXT_LIMIT_CHARACTERS: Final = 1 << 18
 """Their names and addresses, all together: 64 characters each at the limit above."""
 
@@ -74,7 +73,6 @@ class Session:
         "_starttls_requested",
         "_transactions",
         "accounted_bytes",
-        "closed_by",
         "last_at_ns",
         "streams",
         "touched_ns",
@@ -89,8 +87,6 @@ class Session:
         self._first_at_ns = self.last_at_ns = at_ns
         self._conversation = Conversation(self, port=server[1], from_the_start=not midstream)
         self.streams = Streams(self._conversation)
-        self.closed_by: Side | None = None
-        """Who sent the first FIN."""
         self.touched_ns = at_ns
         """The table's note of when it last saw this session active."""
         self.accounted_bytes = 0
@@ -115,10 +111,7 @@ class Session:
 
     def segment(self, side: Side, segment: Segment) -> None:
         """Takes a segment that one side sent."""
-        if segment.at_ns > self.last_at_ns:
-            self.last_at_ns = segment.at_ns
-        if segment.flags & FIN and self.closed_by is None:
-            self.closed_by = side
+        self.last_at_ns = max(self.last_at_ns, segment.at_ns)
         self.streams.segment(side, segment)
 
     def event(self, event: Event) -> None:
@@ -146,7 +139,7 @@ class Session:
         verb = command.verb
         self._quit_sent = verb == "QUIT"
         if verb == "MAIL":
-            self._mail_in_clear = True
+            self._mail_in_clear |= command.names_a_path
         elif verb in TLS_STARTERS:
             self._starttls_requested += 1
             self._request_masked |= command.masked
@@ -157,12 +150,12 @@ class Session:
         if verb in TLS_STARTERS:
             self._starttls_codes.append(reply.code if reply is not None else None)
         elif verb in GREETINGS:
-            self._greeted(command, reply)
+            self._greeted(command, reply, in_doubt=event.in_doubt)
         elif verb in AUTHENTICATORS:
             # The replies within an exchange are answers too, and the last of them counts.
             auth = Auth(command.name, reply.code if reply is not None else None)
             if self._exchange is command:
-                if reply is not None and self._auth:
+                if (reply is not None or event.in_doubt) and self._auth:
                     self._auth[-1] = auth
             elif self._room(command.name):
                 self._auth.append(auth)
@@ -173,10 +166,13 @@ class Session:
         if path is None or self._room(path.address, *path.params, *filter(None, path.params.values())):
             self._transactions.answered(event)
 
-    def _greeted(self, command: Command, reply: Reply | None) -> None:
-        if self._room(command.name):
+    def _greeted(self, command: Command, reply: Reply | None, *, in_doubt: bool) -> None:
+        if not command.cut and self._room(command.name):
             self._helo.append(Helo(command.verb, command.name, reply.code if reply is not None else None))
-        if reply is None or not reply.positive or command.verb == "HELO":
+        if reply is None:
+            self._offer_unseen |= in_doubt
+            return
+        if not reply.positive or command.verb == "HELO":
             return
         self._ehlo_answered = True
         keywords = reply.keywords()
@@ -210,16 +206,22 @@ class Session:
         `unseen_end`: why it is no longer followed, where the connection's own end was not seen.
         """
         self.streams.flush()
-        bytes_missing = self.streams.gap_bytes > 0 or self.streams.truncated
-        self._conversation.end(in_doubt=unseen_end is not None or bytes_missing)
+        self._conversation.end(in_doubt=unseen_end is not None or not self.streams.whole)
         end_seen = unseen_end is None or self._quit_answered
+        if not end_seen:
+            self._transactions.lost()
         ended = self._how_it_ended() if end_seen or unseen_end is None else unseen_end
         client_ip, server_ip = str(ip_address(self._client[0])), str(ip_address(self._server[0]))
         conversation = self._conversation
         decided = _Decided(
             established=conversation.encryption_established,
-            ruled_out=conversation.encryption_ruled_out and end_seen,
+            # A session that was still open may yet turn to TLS; but hardly one that has begun a mail in
+            # clear.
+            ruled_out=conversation.encryption_ruled_out
+            and (end_seen or (self._mail_in_clear and conversation.in_clear_to_the_end)),
         )
+        complete = end_seen and not self._midstream and self.streams.whole
+        channel = self._channel(decided, complete=complete)
         sent = self.streams.length(Side.CLIENT)
         received = self.streams.length(Side.SERVER)
         return SessionRecord(
@@ -231,7 +233,7 @@ class Session:
             server=Endpoint(server_ip, self._server[1]),
             direction=ours.direction(client_ip, server_ip),
             proxied_client=self._proxied,
-            channel=self._channel(decided),
+            channel=channel,
             envelope=self._envelope(decided),
             banner=self._banner,
             helo=tuple(self._helo),
@@ -239,7 +241,7 @@ class Session:
                 offered=self._offer(),
                 requested=self._starttls_requested,
                 codes=tuple(self._starttls_codes),
-                outcome=self._starttls_outcome(decided),
+                outcome=self._starttls_outcome(decided, channel),
             ),
             tls=self._tls(),
             auth=tuple(self._auth),
@@ -252,7 +254,7 @@ class Session:
             ),
             ended=ended,
             capture=Capture(
-                complete=end_seen and not self._midstream and not bytes_missing,
+                complete=complete,
                 gap_bytes=self.streams.gap_bytes,
                 midstream=self._midstream,
                 truncated=self.streams.truncated,
@@ -264,17 +266,19 @@ class Session:
     def _how_it_ended(self) -> Ended:
         if self._quit_answered or (self._quit_sent and self.streams.reset_by is None):
             return Ended.QUIT
-        if self.streams.reset_by is not None and self.closed_by is None:
+        if self.streams.reset_by is not None and self.streams.closed_first is None:
             return Ended.RESET
-        return Ended.SERVER_CLOSED if self.closed_by is Side.SERVER else Ended.CLIENT_CLOSED
+        return Ended.SERVER_CLOSED if self.streams.closed_first is Side.SERVER else Ended.CLIENT_CLOSED
 
-    def _channel(self, decided: "_Decided") -> Channel:
+    def _channel(self, decided: "_Decided", *, complete: bool) -> Channel:
         conversation = self._conversation
         if not conversation.client_sent_tls:
             return Channel.CLEARTEXT if decided.ruled_out else Channel.UNKNOWN
         if conversation.implicit:
             # A client that speaks TLS to a server which answers in clear has no TLS channel.
-            return Channel.CLEARTEXT if conversation.clear_text_seen[Side.SERVER] else Channel.IMPLICIT_TLS
+            if conversation.clear_text_seen[Side.SERVER]:
+                return Channel.CLEARTEXT
+            return Channel.IMPLICIT_TLS if conversation.server_sent_tls or complete else Channel.UNKNOWN
         if conversation.upgraded or self._starttls_requested:
             return Channel.STARTTLS
         if all(conversation.clear_text_seen):
@@ -297,13 +301,13 @@ class Session:
             return True
         return False if self._ehlo_answered and not self._offer_unseen else None
 
-    def _starttls_outcome(self, decided: "_Decided") -> StarttlsOutcome:
+    def _starttls_outcome(self, decided: "_Decided", channel: Channel) -> StarttlsOutcome:
         conversation = self._conversation
-        if conversation.client_sent_tls and not conversation.implicit:
+        if channel is Channel.STARTTLS:
             if decided.established:
                 return StarttlsOutcome.ESTABLISHED
             return StarttlsOutcome.FAILED if decided.ruled_out else StarttlsOutcome.UNKNOWN
-        if not decided.ruled_out and not (conversation.implicit and decided.established):
+        if channel is Channel.UNKNOWN or not (decided.ruled_out or channel is Channel.IMPLICIT_TLS):
             return StarttlsOutcome.UNKNOWN
         if conversation.upgraded:
             return StarttlsOutcome.ABANDONED

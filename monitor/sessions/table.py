@@ -1,12 +1,12 @@
 """The table of open connections: which one a segment belongs to, and when it is over.
 
-A connection enters the table when its three-way handshake is complete; until then it is a line in a list of half-open
-ones, cheap enough for a flood of SYNs, and leaves nothing but a count when nothing comes of it. One whose handshake was not
-captured enters midstream, with the first segment that carries data.
+A connection enters the table when its three-way handshake is complete; until then it is a line in a list of
+half-open ones, cheap enough for a flood of SYNs, and leaves nothing but a count when nothing comes of it. One
+whose handshake was not captured enters midstream, with the first segment that carries data.
 
-It leaves with a record: a moment after both sides have closed or one has reset it (late and doubled packets still
-belong to it), when its address and port pair is taken by a new connection, when it has been idle too long, when the table is full, and
-when the capture ends.
+It leaves with a record: a moment after both sides have closed or one has reset it (late and doubled packets
+still belong to it), when its address and port pair is taken by a new connection, when it has been idle too
+long, when the table is full, and when the capture ends.
 
 The clock is the packets' own. It never runs backwards here, whatever the packets' time stamps do.
 """
@@ -20,7 +20,7 @@ from monitor.sessions.direction import OurAddresses
 from monitor.sessions.record import Ended, SessionRecord
 from monitor.sessions.session import Session
 from monitor.side import Side
-from probes.segment import ACK, RST, SYN, Segment
+from probes.segment import ACK, FIN, RST, SYN, Segment
 
 _SECOND_NS: Final = 1_000_000_000
 _SEQUENCE_MODULUS: Final = 1 << 32
@@ -43,11 +43,13 @@ class Limits:
     buffered_bytes: int = 64 << 20
     """Traffic kept by all sessions together because it can't be told yet what it is."""
     idle_seconds: float = 900.0
-    """RFC 5321 section 4.5.3.2 lets the two sides wait up to 10 minutes for each other; half as much again."""
+    """RFC 5321 section 4.5.3.2 lets the two sides wait up to 10 minutes for each other; half as much
+    again."""
     half_open_seconds: float = 75.0
     """A SYN is answered, or given up, within that time (4.4BSD's connection timer)."""
     linger_seconds: float = 2.0
-    """How long a closed connection takes late packets: several retransmission times (RFC 6298: 1 s at first)."""
+    """How long a closed connection takes late packets: several retransmission times (RFC 6298: 1 s at
+    first)."""
 
 
 class _HalfOpen(NamedTuple):
@@ -205,7 +207,9 @@ class SessionTable:
             return known.client_first is None or segment.acknowledgement != 0
         if known.server_first is not None:
             return segment.acknowledgement == known.server_first or segment.length > 0
-        return segment.sequence == known.client_first
+        # Without the SYN/ACK the server's first number is not known. It may only be late; data can't wait for
+        # it.
+        return segment.sequence == known.client_first and bool(segment.length or segment.flags & FIN)
 
     def _open(self, flow: Flow, known: _HalfOpen) -> None:
         """`flow`: from the client."""

@@ -1,7 +1,8 @@
 """Answered commands -> mail transactions, as the server must have seen them.
 
-Everything is decided when the reply comes (or can no longer come), because only then is it known what the server made of a
-command: a second MAIL that it refuses leaves the first transaction open, and the recipients that follow belong to that.
+Everything is decided when the reply comes (or can no longer come), because only then is it known what the
+server made of a command: a second MAIL that it refuses leaves the first transaction open, and the recipients
+that follow belong to that.
 """
 
 from dataclasses import dataclass, field
@@ -25,19 +26,23 @@ class _Open:
     code: int | None = None
     finished: bool = False
     in_doubt: bool = False
+    outcome: TransactionOutcome | None = None
+    """None while it is open."""
 
     def frozen(self) -> Transaction:
-        data = Data(self.verb, self.wire_bytes, self.code) if self.verb is not None else None
+        # Chunks may be among what was lost; the length of a message is told by its own beginning and end.
+        wire_bytes = None if self.in_doubt and self.verb == "BDAT" else self.wire_bytes
+        data = Data(self.verb, wire_bytes, self.code) if self.verb is not None else None
         return Transaction(
             self.mail_from,
             self.mail_code,
             self.mail_params,
             tuple(self.recipients),
             data,
-            self._outcome(),
+            self.outcome or self.decide(),
         )
 
-    def _outcome(self) -> TransactionOutcome:
+    def decide(self) -> TransactionOutcome:
         if self.finished and self.code is not None and self.code // 100 == 2:
             return TransactionOutcome.ACCEPTED
         if self.code is not None and self.code // 100 in (4, 5):
@@ -55,11 +60,13 @@ class _Open:
 class Transactions:
     """Collects the transactions of one session. The caller bounds how many commands come in."""
 
-    __slots__ = ("_answered", "_current", "_list")
+    __slots__ = ("_adrift", "_answered", "_current", "_list")
 
     def __init__(self) -> None:
         self._list: list[_Open] = []
         self._current: _Open | None = None
+        self._adrift = False
+        """Commands were lost since the last MAIL."""
         self._answered: tuple[Command, _Open] | None = None
 
     def __len__(self) -> int:
@@ -69,11 +76,11 @@ class Transactions:
         """Takes the reply to a command, or the news that none was seen."""
         command, reply = event.command, event.reply
         match command.verb:
-            case "MAIL":
+            case "MAIL" if command.names_a_path:
                 self._mail(command, reply, in_doubt=event.in_doubt)
-            case "RCPT":
+            case "RCPT" if command.names_a_path:
                 self._recipient(command, reply, in_doubt=event.in_doubt)
-            case "BDAT":
+            case "BDAT" if command.size_bytes is not None:
                 self._chunk(command, reply, in_doubt=event.in_doubt)
             case "DATA":
                 self._data(reply, in_doubt=event.in_doubt)
@@ -81,19 +88,23 @@ class Transactions:
                 self._message(command, reply, in_doubt=event.in_doubt)
             case verb if verb == "RSET" or verb in GREETINGS or verb in TLS_STARTERS or verb == "XCLIENT":
                 if reply is not None and reply.positive:
-                    self._current = None
+                    self._close()
                 elif event.in_doubt:
                     self.lost()
 
     def lost(self) -> None:
-        """Commands may have been lost: how the open transaction goes on is not known."""
+        """Commands may have been lost: what comes now may belong to another transaction than the open one."""
         if self._current is not None:
             self._current.in_doubt = True
+            self._close()
+        self._adrift = True
 
     def frozen(self) -> tuple[Transaction, ...]:
         return tuple(transaction.frozen() for transaction in self._list)
 
     def _mail(self, command: Command, reply: Reply | None, *, in_doubt: bool) -> None:
+        if reply is None and in_doubt and self._within_accepted_mail():
+            self.lost()  # was it refused? Then the first transaction goes on
         path = command.path
         transaction = _Open(
             path.address if path is not None else None,
@@ -102,15 +113,31 @@ class Transactions:
             in_doubt=in_doubt,
         )
         self._list.append(transaction)
-        if reply is None or reply.positive or self._current is None:
+        self._adrift = False
+        if reply is None or reply.positive or not self._within_accepted_mail():
+            self._close()
             self._current = transaction
 
+    def _within_accepted_mail(self) -> bool:
+        code = self._current.mail_code if self._current is not None else None
+        return code is not None and code // 100 == 2
+
     def _recipient(self, command: Command, reply: Reply | None, *, in_doubt: bool) -> None:
-        if self._current is None or command.path is None:
-            return
-        self._current.in_doubt |= in_doubt
-        code = reply.code if reply is not None else None
-        self._current.recipients.append(Recipient(command.path.address, code, command.path.params))
+        current = self._current
+        if current is None:
+            # Outside of a transaction it is refused; it is listed with the last one, whose outcome stands.
+            if not self._list or self._adrift:
+                return
+            current = self._list[-1]
+        else:
+            current.in_doubt |= in_doubt
+        current.recipients.append(
+            Recipient(
+                command.path.address if command.path is not None else None,
+                reply.code if reply is not None else None,
+                command.path.params if command.path is not None else {},
+            )
+        )
 
     def _data(self, reply: Reply | None, *, in_doubt: bool) -> None:
         if self._current is None:
@@ -150,14 +177,26 @@ class Transactions:
 
     def _final(self, current: _Open, command: Command, reply: Reply | None) -> None:
         """The final reply to a message, or one of them."""
-        if reply is None or reply.intermediate:
+        if reply is None:
+            if current is self._current and command.verb != "BDAT":
+                self._close()
+            return
+        if reply.intermediate:
             return
         if not (current.finished and current.code is not None and current.code // 100 == 2):
             # Of several replies a positive one counts: the message was accepted for somebody.
             current.code = reply.code
         current.finished = True
+        if current.outcome is not None:
+            current.outcome = current.decide()
         self._answered = (command, current)
         # A refused chunk ends the message, but the client may not know it yet: the chunks that it has sent
         # meanwhile are refused as well, and belong to the same transaction.
-        if reply.positive or command.verb != "BDAT":
+        if current is self._current and (reply.positive or command.verb != "BDAT"):
+            self._close()
+
+    def _close(self) -> None:
+        """The current transaction is over, and its outcome decided."""
+        if self._current is not None:
+            self._current.outcome = self._current.decide()
             self._current = None

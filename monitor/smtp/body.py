@@ -1,8 +1,9 @@
 """Where the message after DATA ends: CRLF "." CRLF, RFC 5321 section 4.1.1.4.
 
-Some servers also take a line feed alone for a line end, and so end the message at `LF . LF` and its kin: the hole
-that SMTP smuggling creeps through (CVE-2023-51764, -51765, -51766). Only the server knows whether it did. So such an
-end is remembered with what follows it, and it becomes the end if the server replies before the true end came.
+Some servers also take a line feed alone for a line end, and so end the message at `LF . LF` and its kin: the
+hole that SMTP smuggling creeps through (CVE-2023-51764, -51765, -51766). Only the server knows whether it
+did. So such an end is remembered with what follows it, and it becomes the end if the server replies before
+the true end came.
 
 The bytes themselves are forgotten at once, but for the last four.
 """

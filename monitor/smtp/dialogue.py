@@ -1,16 +1,16 @@
 """The SMTP dialogue of one connection, both directions, as a passive reader follows it.
 
-Bytes go in as they are known to have been sent and heard, events come out. What makes it more than two line readers
-is the queue between them: each command waits there for its own reply, pipelined (RFC 2920) or not, and for STARTTLS,
-AUTH and DATA the reply decides what the client's next bytes are (see `transitions`).
+Bytes go in as they are known to have been sent and heard, events come out. What makes it more than two line
+readers is the queue between them: each command waits there for its own reply, pipelined (RFC 2920) or not,
+and for STARTTLS, AUTH and DATA the reply decides what the client's next bytes are (see `transitions`).
 
-When bytes were lost the two sides may be out of step: which command a reply answers is no longer known. Then replies
-are matched to nothing, until something proves which is which: a code that only one command has (354, 334, 221, …), or
-a client that cannot have anything outstanding because it waited. Between loss and proof, codes are None. Better no
-code than another command's.
+When bytes were lost the two sides may be out of step: which command a reply answers is no longer known. Then
+replies are matched to nothing, until something proves which is which: a code that only one command has (354,
+334, 221, …), or a client that cannot have anything outstanding because it waited. Between loss and proof,
+codes are None. Better no code than another command's.
 
-`heard` is what the sender of some client bytes had acknowledged of the server's stream, in bytes. It tells a client
-that waited for a reply from one whose bytes merely crossed with it.
+`heard` is what the sender of some client bytes had acknowledged of the server's stream, in bytes. It tells a
+client that waited for a reply from one whose bytes merely crossed with it.
 """
 
 from collections import deque
@@ -44,12 +44,13 @@ from monitor.smtp.replies import KEPT_LINE_BYTES, REPLY_LINE_OCTETS, Reply, Repl
 from monitor.smtp.transitions import AWAITS_REPLY, TRANSITIONS, Input, Phase
 
 HELD_LIMIT_BYTES: Final = 65_536
-"""Client bytes that wait for the reply which says what they are: chosen to hold what a blind sender can have in
-flight (the largest window without window scaling)."""
+"""Client bytes that wait for the reply which says what they are: chosen to hold what a blind sender can have
+in flight (the largest window without window scaling)."""
 QUEUE_LIMIT: Final = 4_096
 """Unanswered commands: chosen above any server's; the oldest are given up beyond it."""
 
-# Which command a reply code belongs to, where only one kind has it: RFC 5321 section 4.2.3, RFC 4954 section 6.
+# Which command a reply code belongs to, where only one kind has it: RFC 5321 section 4.2.3, RFC 4954 section
+# 6.
 _ONLY_ANSWER_TO: Final[dict[int, frozenset[str]]] = {
     220: TLS_STARTERS | {"XCLIENT"},
     221: frozenset({"QUIT"}),
@@ -62,7 +63,8 @@ _PER_RECIPIENT_FOLLOWS: Final = 353  # PRDR, draft-hall-prdr: a reply for each r
 
 
 class Dialogue:
-    """Reads one connection's clear text. No input raises; any split of the same bytes gives the same events."""
+    """Reads one connection's clear text. No input raises; any split of the same bytes gives the same
+    events."""
 
     __slots__ = (
         "_accepted_recipients",
@@ -70,6 +72,7 @@ class Dialogue:
         "_body",
         "_body_began_unseen",
         "_body_has_gap",
+        "_bytes_lost",
         "_chunk_left",
         "_cut_line",
         "_early_reply",
@@ -93,7 +96,6 @@ class Dialogue:
         "_server_cut",
         "_server_held",
         "_server_in_line",
-        "from_the_start",
         "phase",
         "unread_server",
     )
@@ -101,13 +103,13 @@ class Dialogue:
     def __init__(self, *, from_the_start: bool = True) -> None:
         """`from_the_start`: the connection was seen from its first byte."""
         self.phase = Phase.COMMANDS if from_the_start else Phase.LOST
-        self.from_the_start = from_the_start
         self.unread_server = b""
         """What came behind the 220 of STARTTLS: no longer ours to read."""
         self._events: list[Event] = []
         self._reported: set[Anomaly] = set()
         self._pending: deque[Command] = deque()
         self._in_step = from_the_start
+        self._bytes_lost = not from_the_start
         self._one_certain_reply = False
         # Client
         self._held = b""
@@ -148,8 +150,8 @@ class Dialogue:
         self._heard = heard
         self._held = self._held + data if self._held else data
         self._read_client()
-        if self._held and self.phase in (Phase.AUTH_SENT, Phase.DATA_SENT, Phase.BLOB_SENT) and self._in_step:
-            self._anomaly(Anomaly.UNAUTHORIZED_PIPELINING)
+        if self._held and self.phase in (Phase.AUTH_SENT, Phase.DATA_SENT, Phase.BLOB_SENT):
+            self._out_of_order(Anomaly.UNAUTHORIZED_PIPELINING)
         if len(self._held) > HELD_LIMIT_BYTES:
             self._overflow()
         return self._take_events()
@@ -163,6 +165,7 @@ class Dialogue:
 
     def client_lost(self, length: int) -> list[Event]:
         """`length` bytes of the client were not captured (0: unknown how many)."""
+        self._bytes_lost = True
         if self.phase is Phase.BODY:
             self._body.lost(length)
             self._body_has_gap = True
@@ -176,7 +179,10 @@ class Dialogue:
 
     def server_lost(self, length: int) -> list[Event]:
         """`length` bytes of the server were not captured (0: unknown how many)."""
-        self._replies.lost(self._server_held if self._server_in_line else b"")
+        self._bytes_lost = True
+        before = self._replies.lost(self._server_held if self._server_in_line else b"")
+        if before is not None:
+            self._take_reply(before)
         self._server_at += len(self._server_held) + length
         self._server_held = b""
         self._server_cut = False
@@ -209,7 +215,7 @@ class Dialogue:
         self._finish_partial_reply()
         if self.phase is Phase.BODY:
             early, self._early_reply = self._early_reply, None
-            self._end_of_data(None if self._body_began_unseen else self._body.wire_bytes)
+            self._end_of_data(None if self._body_has_gap else self._body.wire_bytes)
             if early is not None:
                 self._answer(early)
         while self._pending:
@@ -241,6 +247,11 @@ class Dialogue:
     def client_in_clear(self) -> bool:
         """The client's last bytes were understood: it speaks clear text, and none of it is missing."""
         return self.phase not in (Phase.LOST, Phase.TLS, Phase.TURNED)
+
+    @property
+    def server_thread_lost(self) -> bool:
+        """Bytes of the server were lost, and no reply was recognised since."""
+        return not self._server_in_line
 
     @property
     def server_in_clear(self) -> bool:
@@ -331,14 +342,14 @@ class Dialogue:
             return
         if self._replies.damaged and self._heard:
             self._finish_partial_reply()  # the client goes on, so the server had ended it
-        if self._heard == 0 and self.from_the_start:
-            self._anomaly(Anomaly.EARLY_TALKER)
+        if self._heard == 0:
+            self._out_of_order(Anomaly.EARLY_TALKER)
         if self._pending:
             before: Command | None = self._pending[-1]
         else:
             before = self._last_answered if self._heard < self._last_reply_end else None
         if before is not None and (before.verb not in PIPELINABLE or self._pipelining is False):
-            self._anomaly(Anomaly.UNAUTHORIZED_PIPELINING)
+            self._out_of_order(Anomaly.UNAUTHORIZED_PIPELINING)
 
     def _send(self, command: Command) -> None:
         """Queues a command and takes up the phase that it begins."""
@@ -464,8 +475,7 @@ class Dialogue:
         self._server_cut = False
         replies = self._replies.line(line[:-1] if line.endswith(b"\r") else line)
         if replies is None:
-            if self._in_step:
-                self._anomaly(Anomaly.REPLY_MISMATCH)
+            self._out_of_order(Anomaly.REPLY_MISMATCH)
             return
         for reply in replies:
             self._last_reply_end = end
@@ -487,13 +497,16 @@ class Dialogue:
             self._early_reply = (
                 reply  # the command's line is not complete, and the server did not wait for that
             )
-        elif reply.code != _SERVICE_NOT_AVAILABLE and self._in_step:
-            self._anomaly(Anomaly.REPLY_MISMATCH)
+        elif reply.code != _SERVICE_NOT_AVAILABLE:
+            self._out_of_order(Anomaly.REPLY_MISMATCH)
         self._read_client()
 
     def _answer_within_body(self, reply: Reply) -> None:
-        """A reply before the message's end was seen: an end that only the server took for one, an end that was
-        lost, or a server that did not wait."""
+        """A reply before the message's end was seen: an end that only the server took for one, an end that
+        was lost, or a server that did not wait. A 421 is none of these: it ends the connection, not the
+        message."""
+        if reply.code == _SERVICE_NOT_AVAILABLE:
+            return
         if self._body.loose_end_bytes is not None:
             self._anomaly(Anomaly.BARE_LF)
             self._end_of_data(None if self._body_began_unseen else self._body.loose_end_bytes)
@@ -513,7 +526,7 @@ class Dialogue:
         if self._in_step or self._one_certain_reply:
             self._one_certain_reply = False
             if own is not None and reply.intermediate and self._pending[0].verb not in own:
-                self._anomaly(Anomaly.REPLY_MISMATCH)
+                self._out_of_order(Anomaly.REPLY_MISMATCH)
                 if any(command.verb in own for command in self._pending):
                     self._skip_to(own)
         elif own is not None and any(command.verb in own for command in self._pending):
@@ -605,6 +618,11 @@ class Dialogue:
 
     def _move(self, happened: Input) -> None:
         self.phase = TRANSITIONS[self.phase][happened]
+
+    def _out_of_order(self, anomaly: Anomaly) -> None:
+        """Something came that was not its turn; but after a loss, who knows whose turn it is."""
+        if not self._bytes_lost:
+            self._anomaly(anomaly)
 
     def _anomaly(self, anomaly: Anomaly) -> None:
         """Each anomaly is reported once a connection."""

@@ -28,8 +28,8 @@ END_OF_DATA: Final = "."
 PIPELINABLE: Final = frozenset(
     {"RSET", "MAIL", "RCPT", "SEND", "SOML", "SAML", "BDAT", "BURL", "XFORWARD", END_OF_DATA}
 )
-"""What another command may follow before its reply, once PIPELINING was offered: RFC 2920 section 3.1, RFC 3030
-section 2 (BDAT), RFC 4468 (BURL). EHLO, DATA, VRFY, EXPN, TURN, QUIT, NOOP and the rest end a group."""
+"""What another command may follow before its reply, once PIPELINING was offered: RFC 2920 section 3.1, RFC
+3030 section 2 (BDAT), RFC 4468 (BURL). EHLO, DATA, VRFY, EXPN, TURN, QUIT, NOOP and the rest end a group."""
 
 KNOWN_VERBS: Final = (
     GREETINGS
@@ -41,14 +41,17 @@ KNOWN_VERBS: Final = (
     )
 )
 
-# A middlebox that hides STARTTLS overwrites its eight letters: XXXXXXXX, or with a letter as its mark at the end.
+# A middlebox that hides STARTTLS overwrites its eight letters: XXXXXXXX, or with a letter as its mark at the
+# end.
 MASKED_STARTTLS: Final = re.compile(rb"X{7}[A-Z]\Z")
 # SASL mechanism names: RFC 4422 section 3.1; as sent by whoever does not shout, too.
 _MECHANISM: Final = re.compile(rb"[A-Za-z0-9_-]{1,20}\Z")
-_PATH_COMMAND: Final = re.compile(rb"(?:FROM|TO)[ \t]*:?[ \t]*", re.IGNORECASE)
+_FROM: Final = re.compile(rb"FROM[ \t]*:?[ \t]*", re.IGNORECASE)
+_TO: Final = re.compile(rb"TO[ \t]*:?[ \t]*", re.IGNORECASE)
 _BDAT: Final = re.compile(rb"(\d{1,20})(?:[ \t]+(LAST))?[ \t]*\Z", re.IGNORECASE)
 _XEXCH50: Final = re.compile(rb"(\d{1,20})(?:[ \t]|\Z)")
-# A source route, RFC 5321 section 4.1.2 A-d-l, which "MUST be accepted, SHOULD NOT be generated" and is ignored.
+# A source route, RFC 5321 section 4.1.2 A-d-l, which "MUST be accepted, SHOULD NOT be generated" and is
+# ignored.
 _SOURCE_ROUTE: Final = re.compile(rb"@[^:<>\"]*:")
 # An address without brackets ends at a blank outside quotes; one with brackets at a `>` outside quotes.
 _BARE_PATH: Final = re.compile(rb'(?:"(?:[^"\\]|\\.)*"|[^ \t"])*')
@@ -74,14 +77,21 @@ class Command:
     name: str = ""
     """HELO, EHLO, LHLO: the name given. AUTH: the mechanism. Else empty."""
     path: Path | None = None
-    """MAIL, RCPT: where it could be read."""
+    """MAIL FROM, RCPT TO; None where the line does not go on like that, and where it is `cut`."""
     size_bytes: int | None = None
-    """BDAT, XEXCH50: the count of raw bytes that follow. END_OF_DATA: the message's bytes on the wire, None where
-    its beginning or end was not captured."""
+    """BDAT, XEXCH50: the count of raw bytes that follow. END_OF_DATA: the message's bytes on the wire, None
+    where its beginning or end was not captured."""
     last: bool = False
     """BDAT: the last chunk."""
     masked: bool = False
     """STARTTLS: overwritten in flight."""
+    cut: bool = False
+    """The rest of its line was lost, or is over the limit: nothing is known of its arguments."""
+
+    @property
+    def names_a_path(self) -> bool:
+        """MAIL FROM or RCPT TO, as far as can be told; a bare MAIL, or MAIL TO, is neither."""
+        return self.path is not None or self.cut
 
 
 def text(raw: bytes) -> str:
@@ -97,9 +107,9 @@ def parse_command(line: bytes, *, whole: bool = True) -> Command:
         whole: False where the rest of the line was lost or is over the limit; then nothing is taken from
             its arguments that the rest could change.
     """
-    head, blank, argument = line.strip(b" \t").partition(b" ")
+    head, _, argument = line.strip(b" \t").partition(b" ")
     if b"\t" in head:
-        head, blank, argument = line.strip(b" \t").partition(b"\t")
+        head, _, argument = line.strip(b" \t").partition(b"\t")
     verb = text(head[:64].upper())
     if verb not in KNOWN_VERBS:
         if MASKED_STARTTLS.match(head):
@@ -112,10 +122,10 @@ def parse_command(line: bytes, *, whole: bool = True) -> Command:
         complete = whole or b" " in argument.strip(b" \t")
         return Command(verb, name=_mechanism(mechanism) if complete else "")
     if not whole:
-        return Command(verb)
+        return Command(verb, cut=True)
     argument = argument.strip(b" \t")
     if verb in ("MAIL", "RCPT"):
-        return Command(verb, path=_path(argument))
+        return Command(verb, path=_path(_FROM if verb == "MAIL" else _TO, argument))
     if verb in GREETINGS:
         return Command(verb, name=text(argument))
     if verb == "BDAT":
@@ -139,8 +149,8 @@ def _mechanism(raw: bytes) -> str:
     return raw.decode("ascii").upper() if _MECHANISM.match(raw) else "OTHER"
 
 
-def _path(argument: bytes) -> Path | None:
-    start = _PATH_COMMAND.match(argument)
+def _path(introduction: re.Pattern[bytes], argument: bytes) -> Path | None:
+    start = introduction.match(argument)
     if start is None:
         return None
     rest = argument[start.end() :]

@@ -69,16 +69,16 @@ class ReplyReader:
         """Takes a line without its line end.
 
         Returns:
-            The replies that it ends: none, one, or two where a part of the first was lost. None where the line is
-            no reply line.
+            The replies that it ends: none, one, or two where a part of the first was lost. None where the
+            line is no reply line.
         """
         if not _REPLY_LINE.match(line):
             return None
         code = int(line[:3])
         ended = []
         if self._code is not None and code != self._code:
-            # RFC 5321 section 4.2.1: all lines of a reply have the same code. The end of that one was lost, or
-            # the server broke the rule; either way this line belongs to another.
+            # RFC 5321 section 4.2.1: all lines of a reply have the same code. The end of that one was lost,
+            # or the server broke the rule; either way this line belongs to another.
             ended.append(Reply(self._code, tuple(self._lines), whole=False))
             self._forget()
         if self._code is None and line[3:4] != b"-":
@@ -92,17 +92,24 @@ class ReplyReader:
             self._forget()
         return ended
 
-    def lost(self, cut_line: bytes) -> None:
+    def lost(self, cut_line: bytes) -> Reply | None:
         """Bytes were lost, and the beginning of a line before them was this.
 
         A code whose separator was seen counts: the same code stands on every line of the reply.
+
+        Returns:
+            The reply before it, where that line shows that its own end was lost earlier.
         """
+        before = None
         if len(cut_line) >= 4 and _REPLY_LINE.match(cut_line):
+            if self._code is not None and self._code != int(cut_line[:3]):
+                before = self.rest()
             self._code = int(cut_line[:3])
             if len(self._lines) < KEPT_LINES:
                 # Its text is cut, so none of it is kept; but a line stood here.
                 self._lines.append(b"")
         self._whole = False
+        return before
 
     def rest(self) -> Reply | None:
         """What was begun and won't be ended: the reply whose last line was lost, or None."""

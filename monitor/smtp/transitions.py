@@ -1,11 +1,12 @@
 """What the client's next bytes mean: the phases of the client's side, and the table that moves between them.
 
-RFC 5321 section 4.1.4 orders the commands; but a passive reader need not police that order, the server does. It
-must only know at every byte which of these it reads:
+RFC 5321 section 4.1.4 orders the commands; but a passive reader need not police that order, the server does.
+It must only know at every byte which of these it reads:
 
 - **commands**, a line each (section 2.3.8);
-- a **message**, after DATA was answered 354 (section 4.1.1.4: "the receiver-SMTP must be ... prepared to treat
-  the lines (strings ending in <CRLF> sequences) following the command as mail data"), until CRLF "." CRLF;
+- a **message**, after DATA was answered 354 (section 4.1.1.4: "the receiver-SMTP must be ... prepared to
+  treat the lines (strings ending in <CRLF> sequences) following the command as mail data"), until CRLF "."
+  CRLF;
 - a counted **chunk**, after BDAT, whatever the server says of it (RFC 3030 section 2: "the receiver-SMTP MUST
   accept and discard the associated message data");
 - a **secret**, after AUTH was answered 334 (RFC 4954 section 4), line by line until another reply than 334;
