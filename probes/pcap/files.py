@@ -129,8 +129,7 @@ class _Input:
                 yield segments
                 if not self.is_regular:
                     raise CutShort(
-                        "its interfaces differ, which in a pipe must be known before the first packet "
-                        "(save it to a file and read that)"
+                        f"it needs a second reading, so save it to a file and read that (libpcap: {refused}),"
                     ) from refused
             self._read_again_with_pcapng()
         if self._pcapng is not None:

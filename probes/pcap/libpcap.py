@@ -28,7 +28,7 @@ PIPE_BYTES: Final = 1024 * 1024
 CUT_SHORT: Final = ("it is cut short",)
 
 
-class Refused(Exception):  # noqa: N818 - not an error: another reader takes over
+class Refused(Exception):
     """A pcapng file that libpcap can't read, or not any further."""
 
 
@@ -57,7 +57,7 @@ class LibpcapReader:
         try:
             self._pcap = pcapy.open_offline(f"/dev/fd/{descriptor}")
         except pcapy.PcapError as error:
-            raise _explained(error) from error
+            raise self._explained(error) from error
 
     @property
     def consumed_bytes(self) -> int:
@@ -89,7 +89,7 @@ class LibpcapReader:
         try:
             self._pcap.dispatch(limit, receive)
         except pcapy.PcapError as error:
-            explained = _explained(error)
+            explained = self._explained(error)
             if self._pump is not None and explained.args == CUT_SHORT:
                 self._pump.check()
             raise explained from error
@@ -99,20 +99,21 @@ class LibpcapReader:
             self._pump.check()
         return frames
 
+    def _explained(self, error: pcapy.PcapError) -> Refused | CutShort:
+        """libpcap's texts are its only error codes (sf-pcap.c, sf-pcapng.c)."""
+        text = str(error)
+        if "truncated" in text:
+            return CutShort(*CUT_SHORT)
+        if self._capture.is_pcapng:
+            return Refused(
+                text
+            )  # interfaces or byte orders that differ; if it is damage, python-pcapng says so
+        return CutShort(f"it is damaged ({text})")
+
     def close(self) -> None:
         self._pcap.close()
         if self._pump is not None:
             self._pump.close()
-
-
-def _explained(error: pcapy.PcapError) -> Exception:
-    """libpcap's texts are its only error codes (sf-pcapng.c, savefile.c)."""
-    text = str(error)
-    if "of the first interface" in text or "different byte orders" in text:
-        return Refused(text)
-    if "truncated" in text:
-        return CutShort(*CUT_SHORT)
-    return CutShort(f"it is damaged ({text})")
 
 
 class _Pump:

@@ -42,7 +42,7 @@ PCAPNG_MAGIC: Final = b"\x0a\x0d\x0d\x0a"  # draft-ietf-opsawg-pcapng section 4.
 LATEST_SECONDS: Final = 253_402_300_799
 
 
-class CutShort(Exception):  # noqa: N818 - an end, which is reported when all else is done
+class CutShort(Exception):
     """The bytes end too soon or make no sense from here on. The message says which, not of which file."""
 
 

@@ -167,6 +167,22 @@ def test_fragments_of_other_protocols_are_not_kept(packets, decoder):
     assert decoder._reassembler.held_bytes == 0
 
 
+@pytest.mark.parametrize(
+    ("offset_and_flags", "payload_bytes"),
+    [
+        (0x2000, 20),  # more follow, but not a multiple of eight bytes
+        (0x2000, 0),
+        (0x1FFF, 64),  # ends beyond 65,535 bytes
+    ],
+)
+def test_a_fragment_that_no_datagram_can_hold_is_malformed(offset_and_flags, payload_bytes, packets, decoder):
+    frame = bytearray(fragments_of(packets[0], 64, 1)[0].frame[: 34 + payload_bytes])
+    frame[16:18] = struct.pack("!H", 20 + payload_bytes)
+    frame[20:22] = struct.pack("!H", offset_and_flags)
+    assert decoder.decode(0, 1, bytes(frame), len(frame)) is None
+    assert decoder._counts.seen == Counter({Verdict.MALFORMED: 1})
+
+
 def key(number=1):
     return DatagramKey(b"\1\2\3\4", b"\5\6\7\x08", number, 6)
 
