@@ -106,26 +106,29 @@ static inline bool is_vlan(u16 protocol)
 
 /*
  * VLAN tags that travel inside the packet, behind another one or on their way out: finds the IP header and its
- * protocol. An arriving packet starts behind the Ethernet header, at the tag; a leaving one where its sender put the
- * network header, at the tag or at the IP header. The link header shows which, but only the linear part of a packet can
- * be read from there, so the payload can't be reached that way.
+ * protocol. An arriving packet starts behind the Ethernet header; a leaving one where its sender put the network
+ * header, which is at a tag or at the IP header. The link header shows them all, so the start is the place there that
+ * holds the same bytes. (Only the linear part of a packet can be read from the link header, not all of the payload.)
  */
 static inline enum verdict skip_tags(struct __sk_buff *skb, struct place *at, u16 *protocol)
 {
-    struct { u16 control, protocol; } tag;
-    u32 behind = ETHERNET_HEADER_BYTES;
-    for (int count = 0; count < MAX_VLAN_TAGS && is_vlan(*protocol); count++) {
+    struct tag { u16 control, protocol; u32 following; } first, tag;
+    u32 start = 0;
+    if (bpf_skb_load_bytes(skb, 0, &first, sizeof(first)))
+        return MALFORMED;
+    for (u32 behind = ETHERNET_HEADER_BYTES; behind <= ETHERNET_HEADER_BYTES + MAX_VLAN_TAGS * VLAN_TAG_BYTES;
+         behind += VLAN_TAG_BYTES) {
         if (bpf_skb_load_bytes_relative(skb, behind, &tag, sizeof(tag), BPF_HDR_START_MAC))
             return MALFORMED;
+        if (tag.control == first.control && tag.protocol == first.protocol && tag.following == first.following)
+            start = behind;
+        if (!is_vlan(*protocol)) {
+            at->offset = behind - start;
+            return start ? HAND_UP : MALFORMED;
+        }
         *protocol = bpf_ntohs(tag.protocol);
-        behind += VLAN_TAG_BYTES;
     }
-    u64 behind_the_tags, at_the_start;
-    if (bpf_skb_load_bytes_relative(skb, behind, &behind_the_tags, sizeof(u64), BPF_HDR_START_MAC) ||
-        bpf_skb_load_bytes(skb, 0, &at_the_start, sizeof(u64)))
-        return MALFORMED;
-    at->offset = behind_the_tags == at_the_start ? 0 : behind - ETHERNET_HEADER_BYTES;
-    return HAND_UP;
+    return NOT_TCP;
 }
 
 static inline enum verdict read_ipv4(struct __sk_buff *skb, struct place *at, struct event *event)

@@ -15,7 +15,7 @@ from typing import Any, Final
 from probes.probe import ProbeUnavailable, Verdict
 
 _FOLDER: Final = Path(__file__).parent
-_FUNCTION: Final = "hand_up_watched"
+_FUNCTION: Final = b"hand_up_watched"
 
 # `enum verdict` of filter.c.
 _VERDICTS: Final = {1: Verdict.OTHER_PORT, 2: Verdict.NOT_TCP, 3: Verdict.MALFORMED}
@@ -46,15 +46,15 @@ class Program:
             except Exception as error:  # bcc raises no other class
                 self._bpf.cleanup()
                 raise _refused(said(), str(error)) from None
-        watched = self._bpf["watched_ports"]
+        watched = self._bpf[b"watched_ports"]
         for word in {port // 64 for port in ports}:
             bits = sum(1 << port % 64 for port in ports if port // 64 == word)
             watched[c_int(word)] = c_ulonglong(bits)
-        self._passed_by = self._bpf["passed_by"]
+        self._passed_by = self._bpf[b"passed_by"]
 
     def on_event(self, read: Callable[[object, int, int], int]) -> None:
         """Names the function that `poll` calls for each event; see probes.ebpf.event."""
-        self._bpf["events"].open_ring_buffer(read)
+        self._bpf[b"events"].open_ring_buffer(read)
 
     def poll(self, timeout_seconds: float) -> None:
         """Waits for events, and reads them until there are no more or the reader asks for a pause."""

@@ -1,0 +1,129 @@
+"""What the user is told where the eBPF probe can't run."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from probes.ebpf import program
+from probes.ebpf.probe import EbpfProbe
+from probes.ebpf.program import why_unavailable
+from probes.probe import ProbeUnavailable
+
+needs_root = [
+    pytest.mark.live,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to have something to give up"),
+]
+SOURCES = Path(program.__file__).parent
+ASK = "from probes.ebpf.program import why_unavailable as why; print(why() or 'nothing is missing')"
+
+
+def answer(*prefix: str, ask: str = ASK, **environment: str) -> str:
+    """What a Python with that command before it says: one line, and nothing on standard error."""
+    finished = subprocess.run(
+        [*prefix, sys.executable, "-c", ask],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert finished.stderr == ""
+    (line,) = finished.stdout.splitlines()
+    return line
+
+
+def as_nobody(*capabilities: str) -> list[str]:
+    command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    if capabilities:
+        sets = ",".join(f"+{capability}" for capability in capabilities)
+        command += ["--inh-caps", sets, "--ambient-caps", sets]
+    return command
+
+
+@pytest.fixture
+def writable_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "ebpf"
+    shutil.copytree(SOURCES, folder)
+    monkeypatch.setattr(program, "_FOLDER", folder)
+    return folder
+
+
+class TestAsRoot:
+    pytestmark = needs_root
+
+    def test_root_lacks_nothing(self) -> None:
+        assert why_unavailable() is None
+
+    def test_two_capabilities_are_enough(self) -> None:
+        assert answer(*as_nobody("net_raw", "bpf")) == "nothing is missing"
+
+    def test_without_privilege_one_line_names_what_is_missing(self) -> None:
+        assert "CAP_NET_RAW and CAP_BPF missing; run it as root" in answer(*as_nobody())
+        assert ": CAP_BPF missing; run it as root" in answer(*as_nobody("net_raw"))
+
+    def test_root_of_a_container_is_told_that_the_kernel_forbids_it(self) -> None:
+        said = answer("unshare", "--user", "--map-root-user", "--net")
+        assert said.startswith("the kernel forbids BPF here (a container, ")
+
+    def test_what_clang_says_is_cut_to_its_first_error(
+        self, writable_sources: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        source = writable_sources / "filter.c"
+        source.write_text(source.read_text().replace("int hand_up_watched", "integer hand_up_watched"))
+        reason = why_unavailable()
+        assert reason is not None
+        assert "error: unknown type name 'integer'; it needs Linux 5.8" in str(reason)
+        assert "\n" not in str(reason)
+        assert capfd.readouterr() == ("", "")
+
+    def test_what_the_verifier_says_is_kept_from_the_user(
+        self, writable_sources: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        source = writable_sources / "filter.c"
+        source.write_text(source.read_text().replace("if (captured <= room)", "if (1)"))
+        reason = why_unavailable()
+        assert reason is not None
+        assert "the eBPF filter can't be loaded: bpf: Failed to load program: Permission denied" in str(
+            reason
+        )
+        assert "\n" not in str(reason)
+        assert capfd.readouterr() == ("", "")
+
+    def test_the_environment_is_left_as_it_was(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("BCC_KERNEL_SOURCE", "/elsewhere")
+        assert why_unavailable() is None
+        assert os.environ["BCC_KERNEL_SOURCE"] == "/elsewhere"
+        monkeypatch.delenv("BCC_KERNEL_SOURCE")
+        assert why_unavailable() is None
+        assert "BCC_KERNEL_SOURCE" not in os.environ
+
+
+def test_without_bcc_the_package_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bcc.py").write_text("import of_something_not_there")
+    said = answer(PYTHONPATH=str(tmp_path))
+    assert "apt-get install python3-bpfcc" in said
+    assert "--system-site-packages" in said
+    assert "of_something_not_there" in said
+
+
+def test_another_package_of_the_name_bcc_is_told_from_it(tmp_path: Path) -> None:
+    (tmp_path / "bcc.py").touch()
+    assert "is not the BPF Compiler Collection" in answer(PYTHONPATH=str(tmp_path))
+
+
+def test_bcc_is_not_imported_before_it_is_needed() -> None:
+    ask = "import sys, probes.ebpf.probe; print('bcc' in sys.modules)"
+    assert answer(ask=ask) == "False"
+
+
+def test_an_unknown_interface_is_answered_with_those_that_exist() -> None:
+    with pytest.raises(ProbeUnavailable, match=r"^there is no interface 'eht0'; choose from: lo,.* any$"):
+        EbpfProbe(["lo", "eht0"], frozenset({25}))
+
+
+def test_any_beside_another_interface_is_refused() -> None:
+    with pytest.raises(ProbeUnavailable, match=r"^`any` includes the other interfaces; name it alone"):
+        EbpfProbe(["any", "lo"], frozenset({25}))
