@@ -80,7 +80,7 @@ def run(arguments: Sequence[str]) -> int:
         return NOT_BEGUN
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "smtp-horizon"
-        return _say(f"{error.format_message()} (try '{command} --help')", NOT_BEGUN)
+        return _say(f"{error.format_message().rstrip('.')} (try '{command} --help')", NOT_BEGUN)
     except click.ClickException as error:
         return _say(error.format_message(), error.exit_code)
     except ProbeError as error:

@@ -1,0 +1,58 @@
+"""`smtp-horizon doctor`: what it says must be true of this machine."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from shutil import which
+
+import pytest
+
+PROGRAM = str(Path(sys.executable).with_name("smtp-horizon"))
+
+
+def _doctor(*arguments: str, **environment: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [PROGRAM, "doctor", *arguments], capture_output=True, check=False, env={**os.environ, **environment}
+    )
+    assert done.stderr == b""
+    return done.returncode, done.stdout.decode()
+
+
+def _line(text: str, what: str) -> str:
+    return next(line for line in text.splitlines() if what in line)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="capturing needs root")
+def test_root_can_watch() -> None:
+    status, text = _doctor()
+    assert status == 0
+    assert _line(text, "live capture, libpcap").startswith("ok")
+    assert text.endswith("smtp-horizon watch can run here.\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives up privilege, which only root has")
+def test_without_privilege_watch_cannot_run_and_the_remedy_is_named() -> None:
+    drop = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", "--reuid=65534", "--clear-groups"]
+    done = subprocess.run([*drop, PROGRAM, "doctor"], capture_output=True, check=False)
+    text = done.stdout.decode()
+    assert done.returncode == 1, done.stderr
+    assert _line(text, "live capture, eBPF").startswith("missing")
+    assert "mend it: sudo smtp-horizon watch" in text
+    assert "cannot run here as this user; smtp-horizon read can" in text
+
+
+def test_tshark_is_reported_as_it_is() -> None:
+    assert _line(_doctor()[1], "tshark").startswith("ok" if which("tshark") else "missing")
+    text = _doctor(PATH="/nonexistent")[1]
+    assert _line(text, "tshark").startswith("missing")
+    assert "mend it: apt-get install tshark" in text
+
+
+def test_who_listens_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        text = _doctor("--ports", str(port))[1]
+    assert f"(process {os.getpid()})" in _line(text, f"port {port}")
+    assert f"nothing listens on {port}" in _doctor("--ports", str(port))[1]

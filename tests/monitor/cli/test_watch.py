@@ -1,0 +1,194 @@
+"""`smtp-horizon watch`: the real program on real traffic over loopback, with signals."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = str(Path(sys.executable).with_name("smtp-horizon"))
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="capturing needs root")
+
+StartWatch = Callable[..., Any]
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_flushes_open_sessions_as_records_and_exits_0(
+    number: signal.Signals, start_watch: StartWatch, smtp_server: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "records.jsonl"
+    watch = start_watch("--records", str(path))
+    with smtp_server.begin_session():
+        smtp_server.whole_session()
+        watch.signal(number)
+        assert watch.wait() == 0
+    whole, cut = sorted(_records(path), key=lambda record: record["ended"], reverse=True)
+    assert (whole["ended"], whole["envelope"], whole["direction"]) == ("quit", "visible", "internal")
+    assert (cut["ended"], cut["transactions"][0]["mail_from"]) == ("capture_ended", "a@client.example")
+    assert f"ending: {number.name}" in watch.log
+    assert watch.output == ""
+
+
+def test_metrics_agree_with_records_while_it_runs(
+    start_watch: StartWatch, smtp_server: Any, tmp_path: Path, eventually: Callable[..., None]
+) -> None:
+    path = tmp_path / "records.jsonl"
+    watch = start_watch("--records", str(path))
+    before = watch.samples()
+    assert before['smtp_monitor_capture_up{interface="lo",probe="ebpf"}'] == 1
+    assert watch.total("smtp_sessions_total") == 0
+    for _ in range(5):
+        smtp_server.whole_session()
+    eventually(lambda: watch.total("smtp_sessions_total") == 5)
+    assert watch.samples()['smtp_monitor_records_total{result="written"}'] == 5 == len(_records(path))
+    with smtp_server.begin_session():
+        eventually(lambda: watch.samples()["smtp_sessions_open"] == 1)
+    watch.signal(signal.SIGTERM)
+    assert watch.wait() == 0
+    assert len(_records(path)) == 6
+
+
+def test_sighup_reopens_the_records(
+    start_watch: StartWatch, smtp_server: Any, tmp_path: Path, eventually: Callable[..., None]
+) -> None:
+    path, rotated = tmp_path / "records.jsonl", tmp_path / "records.jsonl.1"
+    watch = start_watch("--records", str(path))
+    smtp_server.whole_session()
+    eventually(lambda: len(_records(path)) == 1)
+    path.rename(rotated)
+    watch.signal(signal.SIGHUP)
+    eventually(path.exists)
+    smtp_server.whole_session()
+    eventually(lambda: len(_records(path)) == 1)
+    watch.signal(signal.SIGTERM)
+    assert watch.wait() == 0
+    assert len(_records(rotated)) == 1
+
+
+def test_records_go_to_standard_output_when_asked_and_logs_to_standard_error(
+    start_watch: StartWatch, smtp_server: Any
+) -> None:
+    watch = start_watch("--records", "-")
+    smtp_server.whole_session()
+    watch.signal(signal.SIGTERM)
+    assert watch.wait() == 0
+    assert json.loads(watch.output)["ended"] == "quit"
+    assert "session records go to standard output" in watch.log
+
+
+def test_records_that_could_not_be_written_are_counted_and_make_status_1(
+    start_watch: StartWatch, smtp_server: Any, eventually: Callable[..., None]
+) -> None:
+    watch = start_watch("--records", "/dev/full")
+    smtp_server.whole_session()
+    eventually(lambda: watch.samples()['smtp_monitor_records_total{result="failed"}'] == 1)
+    assert watch.total("smtp_sessions_total") == 1
+    watch.signal(signal.SIGTERM)
+    assert watch.wait() == 1
+    assert "No space left on device" in watch.log
+
+
+@needs_root
+def test_it_ends_when_the_reader_of_its_records_has_gone(smtp_server: Any) -> None:
+    command = [PROGRAM, "watch", "--interface", "lo", "--listen", "127.0.0.1:0", "--records", "-"]
+    watch = subprocess.Popen(
+        [*command, "--ports", str(smtp_server.port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert watch.stdout is not None
+    assert watch.stderr is not None
+    while b"session records" not in watch.stderr.readline():
+        assert watch.poll() is None
+    watch.stdout.close()
+    smtp_server.whole_session()
+    assert watch.wait(15) == 1
+    log = watch.stderr.read()
+    watch.stderr.close()
+    assert b"their reader has gone" in log
+    assert b"Traceback" not in log
+
+
+def _fails(*arguments: str, **environment: str) -> str:
+    done = subprocess.run(
+        [PROGRAM, "watch", *arguments],
+        capture_output=True,
+        check=False,
+        timeout=30,
+        env={**os.environ, **environment},
+    )
+    text = done.stderr.decode()
+    assert done.returncode == 2, text
+    assert text.startswith("Error: ")
+    assert text.count("\n") == 1
+    return text
+
+
+@needs_root
+def test_an_address_in_use_is_one_line_and_status_2() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = _fails("--interface", "lo", "--listen", f"127.0.0.1:{port}")
+    assert f"cannot serve metrics on 127.0.0.1:{port}: Address already in use" in said
+
+
+@needs_root
+def test_records_that_cannot_be_opened_are_one_line_and_status_2() -> None:
+    said = _fails("--interface", "lo", "--listen", "127.0.0.1:0", "--records", "/nonexistent/records.jsonl")
+    assert "cannot write records to /nonexistent/records.jsonl: No such file or directory" in said
+
+
+@needs_root
+def test_an_unknown_interface_is_one_line_and_status_2() -> None:
+    assert "nosuch0" in _fails("--interface", "nosuch0", "--listen", "127.0.0.1:0")
+
+
+def test_wrong_settings_are_one_line_and_status_2(tmp_path: Path) -> None:
+    config = tmp_path / "settings.toml"
+    config.write_text('interfaces = "lo"\n')
+    assert f"{config}:1: unknown key 'interfaces'; did you mean 'interface'?" in _fails(
+        "--config", str(config)
+    )
+    assert "names no address" in _fails(SMTP_HORIZON_LISTEN="9825")
+    assert "comes with the next version" in _fails("--probe", "pyshark")
+
+
+@needs_root
+def test_without_privilege_it_says_what_to_do() -> None:
+    command = ["setpriv", "--reuid=65534", "--clear-groups", "--inh-caps=-all", PROGRAM, "watch"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if b"Permission denied" in done.stderr and done.returncode not in (0, 2):
+        pytest.skip("nobody may not start the program where it lies")
+    assert done.returncode == 2
+    assert b"CAP_NET_RAW" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+@needs_root
+def test_without_bcc_it_captures_with_libpcap_and_says_so(smtp_server: Any, tmp_path: Path) -> None:
+    """bcc is hidden by a folder in front of the path, whose bcc can't be imported."""
+    (tmp_path / "bcc.py").write_text("raise ImportError('no bcc here')\n")
+    log, records = tmp_path / "log", tmp_path / "records.jsonl"
+    command = [PROGRAM, "watch", "--interface", "lo", "--listen", "127.0.0.1:0", "--records", str(records)]
+    with log.open("wb") as stderr:
+        watch = subprocess.Popen(
+            [*command, "--ports", str(smtp_server.port)],
+            stderr=stderr,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        )
+    while "session records" not in log.read_text():
+        assert watch.poll() is None, log.read_text()
+    smtp_server.whole_session()
+    watch.send_signal(signal.SIGTERM)
+    assert watch.wait(10) == 0
+    assert "capturing with libpcap meanwhile" in log.read_text()
+    assert [record["ended"] for record in _records(records)] == ["quit"]

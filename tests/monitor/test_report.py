@@ -1,0 +1,172 @@
+"""The report: its numbers, and how it reads."""
+
+import io
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from monitor.anomalies import Anomaly
+from monitor.metrics.tally import Tally
+from monitor.report.findings import funnel, reach
+from monitor.report.table import MEANINGS, percent, print_report, size
+from monitor.sessions.record import ByteCounts, Endpoint, Envelope, SessionRecord, Starttls, StarttlsOutcome
+from probes.probe import DropSite, PacketCounts, Verdict
+
+MakeRecord = Callable[..., SessionRecord]
+
+
+@pytest.fixture
+def tally() -> Tally:
+    return Tally([25, 465, 587])
+
+
+def _printed(
+    tally: Tally,
+    packets: PacketCounts | None = None,
+    handshakes: int = 0,
+    encoding: str = "utf-8",
+    width: int = 80,
+) -> str:
+    octets = io.BytesIO()
+    file = io.TextIOWrapper(octets, encoding=encoding)
+    console = Console(file=file, width=width)
+    print_report(console, tally.snapshot(), tally.ports, packets or PacketCounts(), handshakes)
+    file.flush()
+    return octets.getvalue().decode(encoding)
+
+
+def _starttls(outcome: StarttlsOutcome) -> Starttls:
+    return Starttls(True, 1, (220,), outcome)
+
+
+def test_the_share_leaves_out_sessions_without_mail_and_bounds_what_it_does_not_know(
+    tally: Tally, make_record: MakeRecord
+) -> None:
+    for variant, times in {"starttls": 6, "cleartext": 3, "lost": 1, "scan": 5}.items():
+        for _ in range(times):
+            tally.count(make_record(variant))
+    found = reach(tally.snapshot())
+    assert (found.hidden, found.with_mail, found.hidden_at_most, found.sessions) == (6, 10, 7, 15)
+    text = _printed(tally)
+    assert "60.0 %  of sessions: 6 of 10 (without 5 that carried no mail)" in text
+    assert "between 60.0 % and 70.0 %: 1 session not captured well enough to tell" in text
+
+
+def test_a_port_counts_for_itself(tally: Tally, make_record: MakeRecord) -> None:
+    tally.count(make_record("smtps"))
+    tally.count(make_record())
+    assert reach(tally.snapshot(), "465").hidden == 1
+    assert reach(tally.snapshot(), "25").hidden == 0
+    text = _printed(tally)
+    assert "  465" in text
+    assert "  all" in text
+    assert "  587" not in text
+
+
+def test_each_step_of_the_funnel_holds_the_next(tally: Tally, make_record: MakeRecord) -> None:
+    for outcome in StarttlsOutcome:
+        tally.count(make_record(starttls=_starttls(outcome)))
+    steps = funnel(tally.snapshot())
+    assert (steps.reached, steps.offered, steps.requested, steps.established) == (7, 5, 4, 1)
+    assert steps.reached - steps.established == sum(steps.fell_out.values())
+    assert steps.not_reached == steps.unknown == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "said"),
+    [
+        (0, 0, "-"),
+        (0, 7, "0 %"),
+        (7, 7, "100 %"),
+        (1, 3, "33.3 %"),
+        (99_999, 100_000, "99.9 %"),
+        (1, 100_000, "0.1 %"),
+    ],
+)
+def test_all_and_none_are_never_said_by_rounding(part: int, whole: int, said: str) -> None:
+    assert percent(part, whole) == said
+
+
+@pytest.mark.parametrize(
+    ("octets", "said"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1000, "1.00 kB"),
+        (12_345, "12.3 kB"),
+        (999_900, "1.00 MB"),
+        (17_000_000, "17.0 MB"),
+        (5 * 10**15, "5,000 TB"),
+    ],
+)
+def test_sizes_have_three_digits(octets: int, said: str) -> None:
+    assert size(octets) == said
+
+
+def test_without_a_session_the_report_says_where_it_looked(tally: Tally) -> None:
+    packets = PacketCounts()
+    packets.seen[Verdict.OTHER_PORT] = 1
+    text = _printed(tally, packets)
+    assert "no session was seen on port 25, 465 or 587" in text
+    assert "1 packet read, 0 of them on the watched ports" in text
+    assert "By port" not in text
+
+
+def test_scans_alone_give_no_share(tally: Tally, make_record: MakeRecord) -> None:
+    tally.count(make_record("scan"))
+    text = _printed(tally, handshakes=1)
+    assert "There was none: 1 session, and no mail in any of them." in text
+    assert "1 connection never got past the TCP handshake" in text
+
+
+def test_one_is_singular(tally: Tally, make_record: MakeRecord) -> None:
+    tally.count(make_record())
+    text = _printed(tally)
+    assert "1 message: 1 accepted" in text
+    assert "3 recipients: 1 accepted (2xx), 1 refused (5xx), 1 without a reply" in text
+    assert "1 AUTH command in clear: 1 PLAIN" in text
+
+
+def test_losses_are_said(tally: Tally, make_record: MakeRecord) -> None:
+    packets = PacketCounts()
+    packets.dropped[DropSite.KERNEL] = 17
+    tally.count(make_record("lost"))
+    text = _printed(tally, packets)
+    assert "17 packets lost: 17 by the kernel" in text
+    assert "sessions not seen whole: 1 packets missing, 1 beginning missing, 1 gone silent" in text
+
+
+def test_the_report_fits_eighty_columns_without_blanks_at_the_end(
+    tally: Tally, make_record: MakeRecord
+) -> None:
+    big = ByteCounts(10**12, 10**12, 10**12, 10**12)
+    for outcome in StarttlsOutcome:
+        tally.count(make_record(starttls=_starttls(outcome), bytes=big, anomalies=tuple(Anomaly)))
+    for variant in ("starttls", "smtps", "scan", "lost"):
+        for port in (25, 465, 587):
+            tally.count(make_record(variant, server=Endpoint("192.0.2.2", port)))
+    lines = _printed(tally, width=300).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not [line for line in lines if line != line.rstrip()]
+    for narrow in _printed(tally, width=40).splitlines():
+        assert len(narrow) <= 40
+
+
+def test_nothing_from_the_wire_is_printed(tally: Tally, make_record: MakeRecord) -> None:
+    for variant in ("cleartext", "starttls", "smtps"):
+        tally.count(make_record(variant))
+    text = _printed(tally)
+    for wire in ("example", "192.0.2", "ECDHE", "t13d"):
+        assert wire not in text
+
+
+def test_a_terminal_without_unicode_gets_plain_characters(tally: Tally, make_record: MakeRecord) -> None:
+    for variant in ("cleartext", "starttls", "lost"):
+        tally.count(make_record(variant, envelope=Envelope.PARTIAL if variant == "lost" else Envelope.HIDDEN))
+    assert "#" in _printed(tally, encoding="ascii")
+
+
+def test_every_anomaly_has_a_meaning() -> None:
+    assert set(MEANINGS) == set(Anomaly)
