@@ -10,6 +10,7 @@ process that made them, so that what a killed run left behind is known as such a
 """
 
 import ctypes
+import itertools
 import json
 import os
 import shutil
@@ -30,6 +31,8 @@ PREFIX_LENGTH_V6: Final = 64
 # setns(2): which kind of namespace the file descriptor must be.
 CLONE_NEWNET: Final = 0x40000000
 
+# One process may have several networks at a time.
+_numbers = itertools.count(1)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -73,7 +76,12 @@ class Namespace:
         output: IO[Any] | int = subprocess.DEVNULL,
         **options: Any,
     ) -> subprocess.Popen[bytes]:
-        """Starts a program; both its outputs go to `output` unless said otherwise."""
+        """Starts a program; both its outputs go to `output` unless said otherwise.
+
+        It gets a session of its own: a Ctrl-C in the terminal is for this process, which ends its programs in
+        the right order.
+        """
+        options.setdefault("start_new_session", True)
         options.setdefault("stdout", output)
         options.setdefault("stderr", output)
         return subprocess.Popen(self.command(arguments), stdin=subprocess.DEVNULL, **options)
@@ -116,7 +124,7 @@ class Network:
     def __init__(self, *, addresses: int = 60, offload: bool = True) -> None:
         self._addresses = addresses
         self._offload = offload
-        self._name = f"{PREFIX}-{_identity(os.getpid())}"
+        self._name = f"{PREFIX}-{_identity(os.getpid())}-{next(_numbers)}"
         self.server = Namespace(f"{self._name}-server")
         self.client = Namespace(f"{self._name}-client")
         self.folder = Path()
