@@ -215,7 +215,8 @@ def kernel_filter(ports: frozenset[int]) -> str:
 
     `vlan` is no part of it: that word shifts all that stands behind it, and `any` does not know it. The
     kernel takes the outer tag out of a received frame before the filter sees it; frames with another one
-    pass as they are.
+    pass as they are. On `any` those are lost: a kernel like Linux 6.18 names the innermost protocol there,
+    yet leaves the inner tag in front of it.
     """
     return " or ".join(
         (
