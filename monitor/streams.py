@@ -144,7 +144,7 @@ class Streams:
         own = self._directions[side]
         other = self._directions[1 - side]
         heard = _EVERYTHING
-        if flags & ACK and not flags & RST:
+        if flags & ACK:
             if other.base is None:
                 self._begin_midstream(Side(1 - side), acknowledgement)
             assert other.base is not None
@@ -166,6 +166,8 @@ class Streams:
         if flags & RST:
             if self.reset_by is None:
                 self.reset_by = side
+            # All before the reset's own number was sent.
+            own.acknowledged = max(own.acknowledged, at)
             return
         if not length and not flags & FIN:
             if self._held:

@@ -67,8 +67,8 @@ def _session(session: Json) -> SessionTruth:
     attempt = session.get("tls_attempt")
     return SessionTruth(
         witness="the driver",
-        client=_endpoint(session["client"]),
-        server=_endpoint(session["server"]),
+        client=_endpoint(session.get("behind_middlebox_as") or session["client"]),
+        server=_server(session),
         channel=_channel(session, starttls, hidden=hidden),
         envelope=_envelope(session, starttls, hidden=hidden),
         banner=_banner(session, hidden=hidden),
@@ -206,6 +206,15 @@ def _transaction_outcome(transaction: Json) -> str | None:
     if data or not codes or any(code is not None and code // 100 == 2 for code in codes):
         return "aborted"
     return "rejected" if None not in codes else None
+
+
+def _server(session: Json) -> tuple[str, int]:
+    """Behind the middlebox the server has an address on the middlebox's other network."""
+    ip, port = _endpoint(session["server"])
+    if "behind_middlebox_as" in session:
+        network = session["behind_middlebox_as"][0].rpartition(".")[0]
+        ip = f"{network}.{ip.rpartition('.')[2]}"
+    return ip, port
 
 
 def _endpoint(pair: list[Any]) -> tuple[str, int]:

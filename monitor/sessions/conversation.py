@@ -237,6 +237,8 @@ class Conversation:
         if is_tls is None:
             return
         if not is_tls:
+            if self.tls is not None and self.tls.in_doubt:
+                return  # the middle of a record, perhaps
             self._server_spoke_after_220 = True
             if self.client_sent_tls:
                 self._sink.event(AnomalySeen(Anomaly.RESPONSE_INJECTION))

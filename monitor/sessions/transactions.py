@@ -60,13 +60,14 @@ class _Open:
 class Transactions:
     """Collects the transactions of one session. The caller bounds how many commands come in."""
 
-    __slots__ = ("_adrift", "_answered", "_current", "_list")
+    __slots__ = ("_adrift", "_answered", "_current", "_ever_lost", "_list")
 
     def __init__(self) -> None:
         self._list: list[_Open] = []
         self._current: _Open | None = None
         self._adrift = False
         """Commands were lost since the last MAIL."""
+        self._ever_lost = False
         self._answered: tuple[Command, _Open] | None = None
 
     def __len__(self) -> int:
@@ -97,7 +98,7 @@ class Transactions:
         if self._current is not None:
             self._current.in_doubt = True
             self._close()
-        self._adrift = True
+        self._adrift = self._ever_lost = True
 
     def frozen(self) -> tuple[Transaction, ...]:
         return tuple(transaction.frozen() for transaction in self._list)
@@ -124,6 +125,15 @@ class Transactions:
 
     def _recipient(self, command: Command, reply: Reply | None, *, in_doubt: bool) -> None:
         current = self._current
+        if (
+            self._ever_lost
+            and reply is not None
+            and reply.positive
+            and current is not None
+            and not self._within_accepted_mail()
+            and current.mail_code is not None
+        ):
+            return  # a refused MAIL has no recipients: these belong to one before it, which was lost
         if current is None:
             # Outside of a transaction it is refused; it is listed with the last one, whose outcome stands.
             if not self._list or self._adrift:

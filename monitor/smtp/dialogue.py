@@ -72,6 +72,7 @@ class Dialogue:
         "_body",
         "_body_began_unseen",
         "_body_has_gap",
+        "_body_reply_lost",
         "_bytes_lost",
         "_chunk_left",
         "_cut_line",
@@ -88,14 +89,14 @@ class Dialogue:
         "_pending",
         "_pipelining",
         "_replies",
-        "_replies_seen",
-        "_replies_seen_at_last_command",
         "_replies_to_data_left",
+        "_reply_since_command",
         "_reported",
         "_server_at",
         "_server_cut",
         "_server_held",
         "_server_in_line",
+        "_server_lost_since_command",
         "phase",
         "unread_server",
     )
@@ -117,6 +118,7 @@ class Dialogue:
         self._cut_line: bytes | None = None
         self._body = BodyReader()
         self._body_has_gap = False
+        self._body_reply_lost = False
         self._body_began_unseen = False
         self._chunk_left = 0
         self._feet_sought_at: int | None = None
@@ -126,8 +128,8 @@ class Dialogue:
         self._server_cut = False
         self._server_in_line = from_the_start
         self._replies = ReplyReader()
-        self._replies_seen = 0
-        self._replies_seen_at_last_command = 0
+        self._reply_since_command: Reply | None = None
+        self._server_lost_since_command = False
         self._banner_expected = from_the_start
         self._last_answered: Command | None = None
         self._last_reply_end = 0
@@ -148,6 +150,8 @@ class Dialogue:
             heard: how much of the server's stream their sender had acknowledged, in bytes.
         """
         self._heard = heard
+        if not self._in_step and self.phase in AWAITS_REPLY:
+            self._look_for_step()
         self._held = self._held + data if self._held else data
         self._read_client()
         if self._held and self.phase in (Phase.AUTH_SENT, Phase.DATA_SENT, Phase.BLOB_SENT):
@@ -187,6 +191,8 @@ class Dialogue:
         self._server_held = b""
         self._server_cut = False
         self._server_in_line = False
+        self._body_reply_lost = True
+        self._server_lost_since_command = True
         awaited = self.phase in AWAITS_REPLY and self.phase not in (Phase.TLS, Phase.TURNED)
         if self._banner_expected and not self._replies.midway:
             self._banner_expected = False
@@ -215,7 +221,7 @@ class Dialogue:
         self._finish_partial_reply()
         if self.phase is Phase.BODY:
             early, self._early_reply = self._early_reply, None
-            self._end_of_data(None if self._body_has_gap else self._body.wire_bytes)
+            self._end_of_data(None if self._body_has_gap or in_doubt else self._body.wire_bytes)
             if early is not None:
                 self._answer(early)
         while self._pending:
@@ -280,6 +286,7 @@ class Dialogue:
                     self._move(Input.END_OF_DATA)
                 continue
             if self.phase is Phase.LOST and not self._may_find_feet():
+                self._give_up_all()  # what is skipped may hold commands, and so may what comes answer them
                 position = len(data)
                 break
             end = data.find(b"\n", position)
@@ -354,7 +361,8 @@ class Dialogue:
     def _send(self, command: Command) -> None:
         """Queues a command and takes up the phase that it begins."""
         self._emit(CommandSent(command))
-        self._replies_seen_at_last_command = self._replies_seen
+        self._reply_since_command = None
+        self._server_lost_since_command = False
         if len(self._pending) >= QUEUE_LIMIT:
             self._give_up(self._pending.popleft(), in_doubt=True)
             self._in_step = False
@@ -400,6 +408,7 @@ class Dialogue:
                     self._anomaly(Anomaly.CLEARTEXT_AUTH)
                 self._emit(CommandSent(command))
                 self._pending.append(command)
+        self._give_up_all()
         self._held = b""
         self._cut_line = None
         self._move(cause)
@@ -416,25 +425,30 @@ class Dialogue:
     def _find_feet(self) -> None:
         self._move(Input.FOUND)
         self._feet_sought_at = None
-        while self._pending:
-            self._give_up(self._pending.popleft(), in_doubt=True)
+        self._give_up_all()
         # A client that may not pipeline has waited for all replies; one that may, perhaps not.
         self._in_step = self._pipelining is False
 
     def _look_for_step(self) -> None:
-        """Out of step: does the fact that the client speaks now prove that nothing is outstanding?
+        """Out of step: does the fact that the client speaks now prove which reply was whose?
 
-        It does if it had to wait for the reply to its last command, and has heard all that the server said.
+        It does if it had to wait for the reply to its last command, and has heard all that the server said:
+        the last thing said was that reply.
         """
-        waited = (
-            self._replies_seen > self._replies_seen_at_last_command and self._heard >= self._last_reply_end
-        )
-        if not self._pending or not waited:
+        reply = self._reply_since_command
+        if not self._pending or reply is None or self._heard < self._last_reply_end:
             return
-        if self._pipelining is False or self._pending[-1].verb not in PIPELINABLE:
-            while self._pending:
-                self._give_up(self._pending.popleft(), in_doubt=True)
-            self._in_step = True
+        must_wait = self._pending[-1].verb not in PIPELINABLE
+        if not must_wait and self._pipelining is not False:
+            return
+        last = self._pending.pop()
+        self._give_up_all()
+        self._pending.append(last)
+        self._in_step = True
+        if self._server_lost_since_command:
+            self._give_up_all()
+        else:
+            self._answer(reply)
 
     # ------------------------------------------------------------------ the server's side
 
@@ -482,7 +496,7 @@ class Dialogue:
             self._take_reply(reply)
 
     def _take_reply(self, reply: Reply) -> None:
-        self._replies_seen += 1
+        self._reply_since_command = reply
         if self._banner_expected:
             self._banner_expected = False
             self._emit(BannerReceived(reply))
@@ -514,7 +528,8 @@ class Dialogue:
             self._answer(reply)
         elif self._body_has_gap:
             self._end_of_data(None)
-            self._answer(reply)
+            if not self._body_reply_lost:
+                self._answer(reply)
             self._lose_client()
             self._feet_sought_at = self._last_reply_end
         else:
@@ -577,6 +592,7 @@ class Dialogue:
             if self.phase is Phase.BODY:
                 self._body = BodyReader()
                 self._body_has_gap = self._body_began_unseen = lost
+                self._body_reply_lost = False
                 self._emit(BodyStarted())
         elif verb in AUTHENTICATORS or verb == "XEXCH50":
             if not lost:
@@ -612,6 +628,10 @@ class Dialogue:
             self._answer(reply)
 
     # ------------------------------------------------------------------ small things
+
+    def _give_up_all(self) -> None:
+        while self._pending:
+            self._give_up(self._pending.popleft(), in_doubt=True)
 
     def _give_up(self, command: Command, *, in_doubt: bool) -> None:
         self._emit(CommandAnswered(command, None, in_doubt))

@@ -41,6 +41,11 @@ KNOWN_VERBS: Final = (
     )
 )
 
+LONGEST_VERB: Final = max(map(len, KNOWN_VERBS)) + 1
+UNKNOWN_VERB: Final = "?"
+"""Stands for any other word: it has its place in the reply queue, but what it was is nobody's business. After
+a loss it may be a password."""
+
 # A middlebox that hides STARTTLS overwrites its eight letters: XXXXXXXX, or with a letter as its mark at the
 # end.
 MASKED_STARTTLS: Final = re.compile(rb"X{7}[A-Z]\Z")
@@ -73,7 +78,7 @@ class Command:
     """A command that the client sent. Two commands are never equal: each has its own reply."""
 
     verb: str
-    """In upper case, as many as `KNOWN_VERBS`; `END_OF_DATA` for the end of a message."""
+    """One of `KNOWN_VERBS`, `UNKNOWN_VERB`, or `END_OF_DATA` for the end of a message."""
     name: str = ""
     """HELO, EHLO, LHLO: the name given. AUTH: the mechanism. Else empty."""
     path: Path | None = None
@@ -110,13 +115,13 @@ def parse_command(line: bytes, *, whole: bool = True) -> Command:
     head, _, argument = line.strip(b" \t").partition(b" ")
     if b"\t" in head:
         head, _, argument = line.strip(b" \t").partition(b"\t")
-    verb = text(head[:64].upper())
+    verb = text(head[:LONGEST_VERB].upper())
     if verb not in KNOWN_VERBS:
         if MASKED_STARTTLS.match(head):
             return Command("STARTTLS", masked=True)
         if head[:5].upper() in (b"MAIL:", b"RCPT:"):  # no server takes it, but it is what was meant
             return Command(verb[:4])
-        return Command(verb)
+        return Command(UNKNOWN_VERB)
     if verb in AUTHENTICATORS:
         mechanism = argument.strip(b" \t").partition(b" ")[0]
         complete = whole or b" " in argument.strip(b" \t")

@@ -54,12 +54,9 @@ def test_what_was_lost_is_unknown_and_never_wrong(name: str, how: str) -> None:
     true = by_endpoints(records_of(segments))
     for seed in range(1 if name == "mid" else 3):
         degraded = records_of(LOSSY[how](segments, random.Random(seed)))
-        complaints = [
-            f"{name}, {how}, seed {seed}, {key(record)}: {min((wrong_facts(record, one) for one in true[key(record)]), key=len)}"
-            for record in degraded
-            if all(wrong_facts(record, one) for one in true[key(record)])
-        ]
-        assert not complaints, "\n".join(complaints)
+        for record in degraded:
+            wrong = min((wrong_facts(record, one) for one in true[key(record)]), key=len)
+            assert not wrong, f"{name}, {how}, seed {seed}, {key(record)}: {wrong}"
 
 
 @pytest.mark.parametrize("how", HARMLESS)
