@@ -5,14 +5,17 @@
  * Hook: socket filter (SO_ATTACH_BPF) on AF_PACKET sockets of type SOCK_DGRAM. Of that type, because then the kernel
  *   itself takes off the link header, whatever the link: packets of Ethernet, tun and WireGuard all start at their IP
  *   header, and skb->protocol says which. It answers 0 always: nothing is ever queued to the socket.
- * Kernel: 5.8, for the BPF ring buffer and bpf_ktime_get_boot_ns (bounded loops: 5.3). CAP_BPF and CAP_NET_RAW.
- * Way up: one record of the ring buffer per segment. A record is reserved before its payload is known to the verifier,
- *   hence in a few fixed sizes; bytes behind `captured` are rubbish. The copy goes from the packet into the ring
- *   directly: a per-CPU scratch area would copy twice, and may not hold 64 kB.
+ * Kernel: 5.8, for the BPF ring buffer, bpf_ktime_get_boot_ns and CAP_BPF (bounded loops are of 5.3). CAP_BPF and
+ *   CAP_NET_RAW are enough. The verifier checks some 3,000 instructions of its million.
+ * Way up: one record of the ring buffer per segment. The verifier wants the size of a record to be a constant, hence a
+ *   few sizes; bytes behind `captured` are rubbish. The copy goes from the packet into the ring directly: a per-CPU
+ *   scratch area would copy twice, and can't hold 64 kB.
  * Caveats: a bridge and its ports show a packet each, so `any` may see it more than once, as a retransmission. Tunnels
- *   are looked into on their inner interface only. Of an IPv6 or IPv4 "BIG TCP" super-segment the first 64 kB go up.
- *   An interface shows packets for other machines (a mirror port) only if somebody set it promiscuous.
- * Cost: MEASURED
+ *   are looked into on their inner interface only. Of a "BIG TCP" super-segment the first 64 kB go up. An interface
+ *   shows packets for other machines (a mirror port) only if somebody set it promiscuous.
+ * Overhead, by bpf_stats_enabled on a virtual machine with 2 processors of which nothing was idle (its own two readings
+ *   of the clock included): 0.24 us for a packet of another port, 0.6 us for a segment of SMTP with 1 kB messages,
+ *   1.9 us where 1 MB messages come as super-segments of 30 kB. bcc compiles it in 0.4 s, the kernel checks it in 3 ms.
  *
  * Knobs, as -D constants: RING_PAGES (a power of 2), PAGE_SIZE.
  */
@@ -36,7 +39,7 @@
 enum { HOP_BY_HOP = 0, TCP = 6, ROUTING = 43, FRAGMENT = 44, AUTHENTICATION = 51, DESTINATION = 60,
        MOBILITY = 135, HIP = 139, SHIM6 = 140 };
 
-/* What becomes of a packet. Those behind HAND_UP are counted in `passed_by`; probes/ebpf/program.py has the order too. */
+/* What becomes of a packet: all but HAND_UP are counted in `passed_by`. probes/ebpf/program.py has the order too. */
 enum verdict { HAND_UP, OTHER_PORT, NOT_TCP, MALFORMED, RING_BUFFER_FULL, VERDICTS };
 
 enum kind { FRAGMENT_OF_A_PACKET = 0, IPV4_SEGMENT = 4, IPV6_SEGMENT = 6 };

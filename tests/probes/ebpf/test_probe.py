@@ -331,3 +331,22 @@ def test_nothing_is_left_behind(network: Network) -> None:
             while bpftool(kind, "show", "id", str(number)).returncode == 0:
                 assert time.monotonic() < deadline, f"{kind} {number} is left"
                 time.sleep(0.05)
+
+
+def test_of_a_segment_beyond_64_kb_the_length_is_right_and_its_beginning_captured(network: Network) -> None:
+    """BIG TCP: the length field of the IP header can't hold it, and is 0."""
+    for namespace in (network.server, network.client):
+        sizes = ["gso_max_size", "180000", "gro_max_size", "180000"]
+        namespace.run(["ip", "link", "set", INTERFACE, *sizes])
+    with recorded(network.server, [INTERFACE]) as recording:
+        converse(network.server, network.client, server_address(1, 6), connections=1, sizes=(6_000_011,))
+    big = [segment for segment in recording.segments if segment.length > 65_536]
+    assert big
+    assert {len(segment.payload) for segment in big} == {65_536}
+    syn, *sent = [segment for segment in recording.segments if segment.destination_port == PORT]
+    reached = 0
+    for segment in sent:
+        start = (segment.sequence - syn.sequence - 1) % 2**32
+        assert start <= reached
+        reached = max(reached, start + segment.length)
+    assert reached == 6_000_011
