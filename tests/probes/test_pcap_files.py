@@ -326,6 +326,11 @@ def test_more_files_than_descriptors(capture):
 # Cut and damaged files
 
 
+def unfinished_zstd(data):
+    frame = zstandard.ZstdCompressor().compressobj()
+    return frame.compress(data) + frame.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+
+
 def cut_variants(data):
     return {
         "pcap": data[:20_000],
@@ -333,6 +338,7 @@ def cut_variants(data):
         "gzip": gzip.compress(data)[:12_000],
         "zstd": zstandard.compress(data[:15_000]) + zstandard.compress(data[15_000:])[:9000],
         "gzip, but for its checksum": gzip.compress(data)[:-8],
+        "zstd, but for its end": unfinished_zstd(data),
     }
 
 
