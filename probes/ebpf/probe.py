@@ -16,8 +16,8 @@ from probes.segment import Segment
 # Chosen because 10,000 SMTP sessions a second write some 80 MB: it bridges a scrape or a garbage collection.
 RING_BYTES: Final = 32 * 1024 * 1024
 
-# The kernel wakes the reader for an event only if there was none before it. A nap lets some gather: without it
-# most of the time went into waking. Chosen because nobody notices it, and the ring buffer holds far more.
+# The kernel wakes the reader for an event only if there was none before it. A nap lets some gather: without
+# it most of the time went into waking. Chosen because nobody notices it, and the ring buffer holds far more.
 NAP_SECONDS: Final = 0.005
 
 

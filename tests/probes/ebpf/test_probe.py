@@ -138,7 +138,7 @@ def test_ipv4_options_are_stepped_over(network: Network, tmp_path: Path) -> None
 def test_ipv6_extension_headers_are_stepped_over(network: Network, tmp_path: Path) -> None:
     # RFC 8200 section 4.2: a header of 8 bytes that holds padding, and one of 16 with an option for
     # experiments (RFC 4727 section 2.2), which is skipped.
-    short, long = b"\x00\x00\x01\x04" + bytes(4), b"\x00\x01\x1e\x0c" + bytes(12)
+    short, long = b"\x00\x00\x01\x04" + bytes(4), b"\x00\x01\x1e\x0c" + b"\xff" * 12
     with (
         dumped(network.server, INTERFACE, tmp_path / "dump") as dump,
         recorded(network.server, [INTERFACE]) as recording,
@@ -344,9 +344,11 @@ def test_of_a_segment_beyond_64_kb_the_length_is_right_and_its_beginning_capture
     assert big
     assert {len(segment.payload) for segment in big} == {65_536}
     syn, *sent = [segment for segment in recording.segments if segment.destination_port == PORT]
+    with_payload = [segment for segment in sent if segment.length]
     reached = 0
-    for segment in (segment for segment in sent if segment.length):
-        start = (segment.sequence - syn.sequence - 1) % 2**32
+    for start, length in sorted(
+        ((segment.sequence - syn.sequence - 1) % 2**32, segment.length) for segment in with_payload
+    ):
         assert start <= reached
-        reached = max(reached, start + segment.length)
+        reached = max(reached, start + length)
     assert reached == 6_000_011
