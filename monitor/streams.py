@@ -32,6 +32,11 @@ WINDOW_LIMIT_BYTES: Final = 1 << 30
 """The largest TCP window, RFC 7323 section 2.3: numbers further ahead than this belong to no segment of
 ours."""
 
+RESET_WINDOW_BYTES: Final = HELD_LIMIT_BYTES
+"""How far from the expected number a reset is believed. Its real receiver is stricter (RFC 5961 section 3);
+we may have missed as much as we hold."""
+
+_UNUSUAL: Final = SYN | FIN | RST
 _HALF: Final = 1 << 31
 _MODULUS: Final = 1 << 32
 _EVERYTHING: Final = 1 << 62
@@ -58,17 +63,26 @@ class _Held(NamedTuple):
 
 
 class _Direction:
-    __slots__ = ("acknowledged", "base", "fin_at", "next", "open")
+    __slots__ = ("acknowledged", "expected", "fin_at", "first", "next", "open")
 
     def __init__(self) -> None:
-        self.base: int | None = None
+        self.first: int | None = None
         """Sequence number of the stream's first byte; None until it is known."""
+        self.expected = 0
+        """Sequence number of the next byte to deliver."""
         self.next = 0
-        """Where the next byte to deliver stands in the stream; grows beyond 32 bits."""
+        """Where that byte stands in the stream; grows beyond 32 bits."""
         self.acknowledged = 0
-        """How far the other side has acknowledged the stream."""
+        """How far the stream is known to have been sent: by the other side's acknowledgements, or a reset."""
         self.fin_at: int | None = None
         self.open = True
+
+    def begin(self, sequence: int) -> None:
+        self.first = self.expected = sequence % _MODULUS
+
+    def advance(self, length: int) -> None:
+        self.next += length
+        self.expected = (self.expected + length) % _MODULUS
 
 
 class Streams:
@@ -113,13 +127,6 @@ class Streams:
         return self.reset_by is not None or not (self._directions[0].open or self._directions[1].open)
 
     @property
-    def settled(self) -> bool:
-        """Closed, and both FINs acknowledged: not even a retransmission is expected."""
-        return self.closed and all(
-            one.fin_at is not None and one.acknowledged > one.fin_at for one in self._directions
-        )
-
-    @property
     def whole(self) -> bool:
         """Every byte from the first on was captured."""
         return not (self.gap_bytes or self.truncated or self.start_unseen)
@@ -130,13 +137,12 @@ class Streams:
 
     def start(self, side: Side, first_sequence: int) -> None:
         """One side's stream begins at this sequence number."""
-        direction = self._directions[side]
-        if direction.base is None:
-            direction.base = first_sequence % _MODULUS
+        if self._directions[side].first is None:
+            self._directions[side].begin(first_sequence)
 
     def begins_at(self, side: Side, first_sequence: int) -> bool:
         """Is this the sequence number with which one side's stream begins?"""
-        return self._directions[side].base == first_sequence
+        return self._directions[side].first == first_sequence
 
     def segment(self, side: Side, segment: Segment) -> None:
         """Takes a segment that one side sent."""
@@ -145,45 +151,33 @@ class Streams:
         other = self._directions[1 - side]
         heard = _EVERYTHING
         if flags & ACK:
-            if other.base is None:
+            if other.first is None:
                 self._begin_midstream(Side(1 - side), acknowledgement)
-            assert other.base is not None
-            expected = other.next
-            heard = expected + ((acknowledgement - other.base - expected + _HALF) % _MODULUS) - _HALF
-            if heard > expected + WINDOW_LIMIT_BYTES:
-                heard = expected
-            elif heard > other.acknowledged:
-                other.acknowledged = heard
-        if flags & SYN:
-            sequence += 1  # the SYN takes one number; data may stand in it (RFC 7413)
-        if own.base is None:
-            self._begin_midstream(side, sequence)
-        assert own.base is not None
-        expected = own.next
-        at = expected + ((sequence - own.base - expected + _HALF) % _MODULUS) - _HALF
-        if not -WINDOW_LIMIT_BYTES <= at - expected <= WINDOW_LIMIT_BYTES:
-            return
-        if flags & RST:
-            if self.reset_by is None:
-                self.reset_by = side
-            # All before the reset's own number was sent.
-            own.acknowledged = max(own.acknowledged, at)
-            return
-        if not length and not flags & FIN:
+            heard = other.next
+            if acknowledgement != other.expected:
+                heard += (acknowledgement - other.expected + _HALF) % _MODULUS - _HALF
+                if heard > other.next + WINDOW_LIMIT_BYTES:
+                    heard = other.next
+            other.acknowledged = max(other.acknowledged, heard)
+        if flags & _UNUSUAL or own.first is None:
+            if not self._take_unusual(side, segment):
+                return
+            sequence += bool(flags & SYN)  # the SYN takes one number; data may stand in it (RFC 7413)
+        elif not length:
             if self._held:
                 self._overtake()
             return
-        if other.fin_at is not None and heard > other.fin_at:
-            heard = other.fin_at
-        piece = _Held(side, at, length, payload, heard, bool(flags & FIN))
-        if at <= expected and heard <= other.next:
-            self._deliver(piece)
-            if self._held:
-                self._release()
-        elif at + length + bool(flags & FIN) > expected:
-            self._hold(piece)
-        if self._held:
-            self._overtake()
+        elif sequence == own.expected and heard <= other.next and not self._held and own.open:
+            # All but a few segments come here: the next bytes, sent when all that they acknowledge had come.
+            at = own.next
+            own.advance(length)
+            if payload:
+                self._reader.data(side, payload, at, heard)
+            if len(payload) < length:
+                self._truncate(side, length - len(payload))
+            return
+        at = own.next + (sequence - own.expected + _HALF) % _MODULUS - _HALF
+        self._take_out_of_order(_Held(side, at, length, payload, heard, bool(flags & FIN)))
 
     def flush(self) -> None:
         """Nothing more will come: what is held is delivered, and every hole becomes a gap, those at the ends
@@ -200,30 +194,63 @@ class Streams:
 
     def _begin_midstream(self, side: Side, sequence: int) -> None:
         """A side's first byte was not announced by its SYN: what came before this number is not known."""
-        self._directions[side].base = sequence % _MODULUS
+        self._directions[side].begin(sequence)
         self.start_unseen = True
         self._reader.lost(side, 0)
+
+    def _take_unusual(self, side: Side, segment: Segment) -> bool:
+        """SYN, FIN, RST, and the first segment of a stream that was not seen to begin. False where nothing is
+        left to do."""
+        own = self._directions[side]
+        if own.first is None:
+            self._begin_midstream(side, segment.sequence + bool(segment.flags & SYN))
+        if segment.flags & RST:
+            ahead = (segment.sequence - own.expected + _HALF) % _MODULUS - _HALF
+            if abs(ahead) <= RESET_WINDOW_BYTES:
+                self.reset_by = side if self.reset_by is None else self.reset_by
+                # All before the reset's own number was sent.
+                own.acknowledged = max(own.acknowledged, own.next + ahead)
+            return False
+        return bool(segment.length or segment.flags & FIN)
+
+    def _take_out_of_order(self, piece: _Held) -> None:
+        """A segment that is not simply the next one."""
+        own, other = self._directions[piece.side], self._directions[1 - piece.side]
+        if piece.at > own.next + WINDOW_LIMIT_BYTES:
+            return
+        if other.fin_at is not None and piece.heard > other.fin_at:
+            piece = piece._replace(heard=other.fin_at)
+        if piece.at <= own.next and piece.heard <= other.next:
+            self._deliver(piece)
+            if self._held:
+                self._release()
+        elif piece.at + piece.length + piece.fin > own.next:
+            self._hold(piece)
+        if self._held:
+            self._overtake()
 
     def _deliver(self, piece: _Held) -> None:
         side, at, length, payload, heard, fin = piece
         direction = self._directions[side]
         new = at + length - direction.next
         if new > 0 and direction.open:
-            old = length - new
             begin = direction.next
-            direction.next += new
-            if old:
-                payload = payload[old:]
+            payload = payload[length - new :]
+            direction.advance(new)
             if payload:
                 self._reader.data(side, payload, begin, heard)
             if len(payload) < new:
-                self.truncated = True
-                self._reader.lost(side, new - len(payload))
+                self._truncate(side, new - len(payload))
         if fin and direction.open and at + length <= direction.next:
             direction.fin_at = at + length
             direction.open = False
             if self.closed_first is None:
                 self.closed_first = side
+
+    def _truncate(self, side: Side, length: int) -> None:
+        """The last bytes of a packet were not captured."""
+        self.truncated = True
+        self._reader.lost(side, length)
 
     def _hold(self, piece: _Held) -> None:
         self._held.append(piece)
@@ -290,6 +317,6 @@ class Streams:
     def _lose(self, side: Side, end: int) -> None:
         direction = self._directions[side]
         length = end - direction.next
-        direction.next = end
+        direction.advance(length)
         self.gap_bytes += length
         self._reader.lost(side, length)

@@ -68,6 +68,10 @@ class Watching:
         self._stop_signal: int | None = None
         self._is_reopen_asked = False
         self._writer: RecordsWriter | None = None
+        # Before anything that takes time: a signal while the probe is being made is obeyed too.
+        signal.signal(signal.SIGTERM, self._ask_to_stop)
+        signal.signal(signal.SIGINT, self._ask_to_stop)
+        signal.signal(signal.SIGHUP, self._ask_to_reopen)
         self._resources = ExitStack()
         with self._resources:
             self._probe = open_live_probe(settings.probe, settings.interfaces, ports)
@@ -94,9 +98,6 @@ class Watching:
 
     def run(self) -> int:
         """Until a signal or the capture's end. The exit status."""
-        signal.signal(signal.SIGTERM, self._ask_to_stop)
-        signal.signal(signal.SIGINT, self._ask_to_stop)
-        signal.signal(signal.SIGHUP, self._ask_to_reopen)
         try:
             self._loop()
         except CaptureInterrupted as interruption:

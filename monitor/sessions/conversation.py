@@ -122,6 +122,11 @@ class Conversation:
         return buffered + self.tls.buffered_bytes if self.tls is not None else buffered
 
     @property
+    def dark(self) -> bool:
+        """Encrypted in both directions: nothing but the end is of interest."""
+        return self._in_tls[0] and self._in_tls[1] and self.encryption_established
+
+    @property
     def encryption_established(self) -> bool:
         return self.tls is not None and self.client_sent_tls and self.tls.established
 

@@ -1,6 +1,7 @@
 """One connection on a watched port: its packets in, one `SessionRecord` out."""
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
 
@@ -198,6 +199,12 @@ class Session:
         """Bytes of traffic that the session keeps because it can't tell yet what they are."""
         return self.streams.held_bytes + self._conversation.buffered_bytes
 
+    @property
+    def may_buffer(self) -> bool:
+        """Has `buffered_bytes` to be asked? Not of a session that is encrypted and in order: it keeps
+        nothing."""
+        return not self._conversation.dark or self.streams.held_bytes > 0 or self.accounted_bytes > 0
+
     # ------------------------------------------------------------------ the record
 
     def record(self, ours: OurAddresses, unseen_end: Ended | None = None) -> SessionRecord:
@@ -354,5 +361,11 @@ def _is_masked(keyword: bytes) -> bool:
 
 def _rfc3339(at_ns: int) -> str:
     """Nanoseconds since the epoch as RFC 3339 text with microseconds."""
-    moment = _EPOCH + timedelta(microseconds=at_ns // 1_000)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    seconds, rest_ns = divmod(at_ns, 1_000_000_000)
+    return f"{_whole_seconds(seconds)}.{rest_ns // 1_000:06d}Z"
+
+
+@lru_cache(maxsize=8)
+def _whole_seconds(seconds: int) -> str:
+    """Sessions that end together begin and end in the same few seconds."""
+    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")

@@ -232,7 +232,7 @@ class SessionTable:
 
     def _deliver(self, session: Session, side: Side, segment: Segment) -> None:
         session.segment(side, segment)
-        if segment.length:
+        if segment.length and session.may_buffer:
             self._account(session)
         if session in self._closed:
             return
