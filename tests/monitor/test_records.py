@@ -41,10 +41,7 @@ def test_no_character_that_a_terminal_obeys_is_left_raw(make_record: MakeRecord)
     hostile += "".join(map(chr, range(0x2066, 0x206A))) + '"\\ ' + "\u00e9\u20ac\U0001f4e7"
     line = encode(make_record(banner=Banner(220, hostile), proxied_client=Endpoint("192.0.2.9", 1)))
     text = line.decode().removesuffix("\n")
-    assert not [char for char in text if unicodedata.category(char) in {"Cc", "Zl", "Zp"}]
-    assert not [
-        char for char in text if unicodedata.bidirectional(char) in {"LRE", "RLE", "PDF", "LRI", "PDI"}
-    ]
+    assert not [char for char in text if unicodedata.category(char) in {"Cc", "Cf", "Zl", "Zp"}]
     assert json.loads(line)["banner"]["text"] == hostile
     assert "\u00e9\u20ac\U0001f4e7" in text, "letters stay letters"
 
@@ -121,7 +118,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(disk)], check=True)
     yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_a_full_disk_loses_whole_records_and_goes_on_when_space_returns(
