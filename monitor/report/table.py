@@ -22,7 +22,7 @@ FUNNEL_BAR_WIDTH: Final = 28
 OBSOLETE_TLS: Final = {"SSLv2", "SSLv3", "TLSv1", "TLSv1.1"}  # RFC 6176, RFC 7568, RFC 8996
 
 MEANINGS: Final = {
-    Anomaly.CLEARTEXT_AUTH: "a password was sent in clear",
+    Anomaly.CLEARTEXT_AUTH: "a login (AUTH) was sent in clear",
     Anomaly.STARTTLS_MASKED: "STARTTLS was overwritten in flight",
     Anomaly.STARTTLS_INJECTION: "commands slipped in before TLS began",
     Anomaly.RESPONSE_INJECTION: "replies slipped in before TLS began",
@@ -201,7 +201,8 @@ def _starttls(console: Console, steps: Funnel) -> Iterable[RenderableType]:
             bar = Text(fill * width, style="green" if name == "established" else "blue")
             table.add_row(name, _number(sessions), percent(sessions, steps.reached), bar)
         yield _indented(table)
-    yield _indented(_breakdown("fell out on the way", steps.fell_out, _FELL_OUT))
+    if steps.fell_out:
+        yield _indented(_breakdown("fell out on the way", steps.fell_out, _FELL_OUT))
     if steps.unknown:
         yield _indented(f"not captured well enough to tell: {_number(steps.unknown)}")
 
@@ -314,9 +315,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _breakdown(whole: str, parts: Mapping[str, int], names: Mapping[str, str]) -> str:
-    return f"{whole}: " + ", ".join(
-        f"{_number(parts[key])} {name}" for key, name in names.items() if parts.get(key)
-    )
+    shown = ", ".join(f"{_number(parts[key])} {name}" for key, name in names.items() if parts.get(key))
+    return f"{whole}: {shown}" if shown else whole
 
 
 def _title(text: str) -> RenderableType:

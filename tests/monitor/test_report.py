@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -127,6 +128,16 @@ def test_one_is_singular(tally: Tally, make_record: MakeRecord) -> None:
     assert "1 message: 1 accepted" in text
     assert "3 recipients: 1 accepted (2xx), 1 refused (5xx), 1 without a reply" in text
     assert "1 AUTH command in clear: 1 PLAIN" in text
+
+
+def test_no_line_ends_in_a_colon(tally: Tally, make_record: MakeRecord) -> None:
+    """Nothing fell out, nobody was named: then there is nothing to break down."""
+    unnamed = replace(make_record().transactions[0], recipients=())
+    tally.count(make_record(transactions=(unnamed,), starttls=_starttls(StarttlsOutcome.ESTABLISHED)))
+    text = _printed(tally)
+    assert "  0 recipients\n" in text
+    assert "fell out" not in text
+    assert ":\n" not in text
 
 
 def test_losses_are_said(tally: Tally, make_record: MakeRecord) -> None:
