@@ -87,7 +87,11 @@ class Traffic:
         self._network = network
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._drive)
-        self.driven = 0
+
+    @property
+    def is_over(self) -> bool:
+        """All sessions have been driven."""
+        return not self._thread.is_alive()
 
     def start(self) -> None:
         self._thread.start()
@@ -105,15 +109,13 @@ class Traffic:
                     break
                 family = 6 if ":" in server[0] else 4
                 client = client_address(1 + number % 60, family)
-                threads.submit(self._have, conversation, server, client)
+                threads.submit(have, conversation, server, client)
 
-    def _have(self, conversation: Conversation, server: Endpoint, client: str) -> None:
-        try:
-            conversation(server, client)
-        except (OSError, ConversationEndedError):
-            # A busy machine; what watch saw of the session counts all the same.
-            return
-        self.driven += 1
+
+def have(conversation: Conversation, server: Endpoint, client: str) -> None:
+    # On a busy machine one may fail; what watch saw of the session counts all the same.
+    with contextlib.suppress(OSError, ConversationEndedError):
+        conversation(server, client)
 
 
 @contextmanager
@@ -163,7 +165,7 @@ def show_growing(console: Console, watch: Watch, traffic: Traffic) -> None:
         console.print(one_line(read_exposition(watch.metrics())), highlight=False, soft_wrap=True)
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while watch.running():
-            live.update(block(read_exposition(watch.metrics()), traffic.driven), refresh=True)
+            live.update(block(read_exposition(watch.metrics()), is_over=traffic.is_over), refresh=True)
             time.sleep(REFRESH_SECONDS)
     raise RuntimeError(f"watch ended: {watch.said()[-1000:]}")
 
@@ -176,7 +178,7 @@ def one_line(scrape: Scrape) -> str:
     )
 
 
-def block(scrape: Scrape, driven: int) -> RenderableType:
+def block(scrape: Scrape, *, is_over: bool) -> RenderableType:
     seen, steps = reach(scrape.counts), funnel(scrape.counts)
     answer = Text.assemble(
         (percent(seen.hidden, seen.with_mail), "bold green"),
@@ -198,7 +200,7 @@ def block(scrape: Scrape, driven: int) -> RenderableType:
         ),
     ):
         numbers.add_row(name, f"{count:,}", meaning)
-    rest = "sessions go on" if driven < SESSIONS_MAX else "no more sessions come"
+    rest = "all sessions driven" if is_over else "more sessions come"
     foot = Text(f"{scrape.open_sessions} open now; {rest}; Ctrl-C ends", style="dim")
     return Group(answer, bar(seen), Text(), numbers, Text(), foot)
 
