@@ -20,7 +20,6 @@ from typing import Final
 import click
 import psutil
 
-from monitor.cli.live import can_import_bcc
 from monitor.cli.main import DONE, FAILED
 from monitor.cli.parameters import ENVIRONMENT_PREFIX, ports_option
 from probes.ebpf.program import why_unavailable
@@ -89,7 +88,7 @@ def command(ports: frozenset[int]) -> int:
 def diagnose(ports: frozenset[int]) -> tuple[bool, list[Finding]]:
     """Whether some live probe can run, and all there is to say."""
     ebpf, libpcap = _ebpf(), _libpcap()
-    can_watch = ebpf.state is State.FINE or (libpcap.state is State.FINE and not can_import_bcc())
+    can_watch = State.FINE in (ebpf.state, libpcap.state)
     listening = _listeners(ports)
     mail = [*_mail_servers(ports, listening), _tls_library(listening)]
     findings = [_system(), ebpf, libpcap, _capture_files(), _tshark(), *mail]

@@ -183,7 +183,6 @@ def _activated(interface: str, expression: str) -> Any:
     try:
         pcap = pcapy.create(interface)
         pcap.set_snaplen(SNAP_LENGTH_BYTES)
-        pcap.set_promisc(True)  # else a mirror port shows nothing; `any` ignores it
         pcap.set_timeout(HOLD_BACK_MILLISECONDS)
         pcap.set_buffer_size(BUFFER_BYTES)
         answer = pcap.activate()

@@ -1,0 +1,60 @@
+# smtp-horizon. `make` alone lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# Debian's own Python, because python3-bpfcc is built for it; any other where that is not there.
+PYTHON ?= $(if $(wildcard /usr/bin/python3),/usr/bin/python3,python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+INTERFACE ?=
+WORKERS ?= 2
+
+.PHONY: help setup run test lint format test-fast test-live bench wheel clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## set up .venv with .venv/bin/smtp-horizon; quick when nothing is to be done
+
+$(STAMP): pyproject.toml scripts/setup
+	@PYTHON=$(PYTHON) VENV=$(VENV) scripts/setup
+	@touch $@
+
+run: setup ## the main job: watch this machine's mail, or a demonstration (INTERFACE=eth0 to choose)
+	@$(BIN)/python -m tests.lab.run $(INTERFACE)
+
+test: setup lab lint ## everything that must hold: lint and all tests (under 10 minutes)
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "not live"
+	@if [ "$$(id -u)" = 0 ]; then $(BIN)/pytest -q -m live; else echo "live tests need root: left out"; fi
+
+test-fast: setup ## tests without live mail servers and captures' degraded copies
+	$(BIN)/pytest -q -n $(WORKERS) -m "not live" --deselect tests/monitor/sessions/test_degraded.py
+
+test-live: setup lab ## only the tests with real mail servers in network namespaces, as root
+	$(BIN)/pytest -q -m live
+
+.PHONY: lab
+lab: setup # what the live tests need of Debian's packages
+	@if [ "$$(id -u)" = 0 ]; then $(BIN)/python -m tests.lab.packages; fi
+
+lint: setup ## ruff, formatter, mypy --strict, import-linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## put every file in the formatter's shape
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: setup lab ## measure, and print ratios against peers
+	$(BIN)/python -m tests.bench
+
+wheel: setup ## build the wheel into dist/
+	$(BIN)/python -m pip --quiet wheel --no-deps --wheel-dir dist .
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
