@@ -34,7 +34,8 @@ def test_root_can_watch() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives up privilege, which only root has")
 def test_without_privilege_watch_cannot_run_and_the_remedy_is_named() -> None:
-    drop = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", "--reuid=65534", "--clear-groups"]
+    # Root without a single capability: another user might not be able to read where the project lies.
+    drop = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
     done = subprocess.run([*drop, PROGRAM, "doctor"], capture_output=True, check=False)
     text = done.stdout.decode()
     assert done.returncode == 1, done.stderr
