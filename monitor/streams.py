@@ -11,9 +11,14 @@ proves that the receiver had those bytes and still they have not come after some
 reorder, but not for long); where too much is held; and where the connection ends. A hole that nobody
 acknowledged will be filled by a retransmission.
 
-Of bytes that came twice, the first to come count: both ends have usually seen these.
+Where a stream begins is told by its SYN. Where that was not captured, the first few segments are gathered,
+and the stream begins at the lowest number among them.
+
+Of bytes that came twice, those delivered first count: both ends have usually seen these.
 """
 
+from bisect import insort
+from operator import attrgetter
 from typing import Final, NamedTuple, Protocol
 
 from monitor.side import Side
@@ -27,6 +32,9 @@ HELD_LIMIT_SEGMENTS: Final = 1_024
 HELD_LIMIT_BYTES: Final = 1 << 20
 """Chosen as a receive window that mail sessions don't exceed (Linux's default tcp_rmem reaches 6 MB, but
 autotuning gets there only on paths where bandwidth x delay asks for it)."""
+HELD_OVERHEAD_BYTES: Final = 256
+"""What Python needs for a held segment besides its payload (measured: 230), so that a crowd of tiny ones is
+bounded, too."""
 
 WINDOW_LIMIT_BYTES: Final = 1 << 30
 """The largest TCP window, RFC 7323 section 2.3: numbers further ahead than this belong to no segment of
@@ -40,6 +48,7 @@ _UNUSUAL: Final = SYN | FIN | RST
 _HALF: Final = 1 << 31
 _MODULUS: Final = 1 << 32
 _EVERYTHING: Final = 1 << 62
+_BY_PLACE: Final = attrgetter("at")
 
 
 class StreamReader(Protocol):
@@ -90,6 +99,7 @@ class Streams:
 
     __slots__ = (
         "_directions",
+        "_gathered",
         "_held",
         "_held_bytes",
         "_overtaken",
@@ -104,7 +114,11 @@ class Streams:
     def __init__(self, reader: StreamReader) -> None:
         self._reader = reader
         self._directions = (_Direction(), _Direction())
-        self._held: list[_Held] = []
+        self._gathered: list[tuple[Side, Segment]] | None = []
+        """Segments that came before it was known where both streams begin; None from then on."""
+        self._held: tuple[list[_Held], list[_Held]] | None = None
+        """Each side's segments that can't go on yet, by their place in its stream; None where there are
+        none."""
         self._held_bytes = 0
         self._overtaken = 0
         self.gap_bytes = 0
@@ -119,6 +133,7 @@ class Streams:
 
     @property
     def held_bytes(self) -> int:
+        """Memory of the segments that can't go on yet."""
         return self._held_bytes
 
     @property
@@ -137,15 +152,30 @@ class Streams:
 
     def start(self, side: Side, first_sequence: int) -> None:
         """One side's stream begins at this sequence number."""
-        if self._directions[side].first is None:
-            self._directions[side].begin(first_sequence)
+        own, other = self._directions[side], self._directions[1 - side]
+        if own.first is None:
+            own.begin(first_sequence)
+            if other.first is not None:
+                self._end_gathering()
 
     def begins_at(self, side: Side, first_sequence: int) -> bool:
         """Is this the sequence number with which one side's stream begins?"""
         return self._directions[side].first == first_sequence
 
+    def gathered_behind(self, side: Side, first_sequence: int) -> list[Segment] | None:
+        """The segments so far, where none was delivered yet and a stream that begins at this number can hold
+        all of this side's; else None."""
+        gathered = self._gathered
+        if gathered is None:
+            return None
+        places = [(one.sequence - first_sequence) % _MODULUS for sender, one in gathered if sender is side]
+        return [one for _, one in gathered] if max(places, default=0) <= HELD_LIMIT_BYTES else None
+
     def segment(self, side: Side, segment: Segment) -> None:
         """Takes a segment that one side sent."""
+        if self._gathered is not None:
+            self._gather(self._gathered, side, segment)
+            return
         _, _, _, _, _, flags, sequence, acknowledgement, length, payload = segment
         own = self._directions[side]
         other = self._directions[1 - side]
@@ -164,10 +194,10 @@ class Streams:
                 return
             sequence += bool(flags & SYN)  # the SYN takes one number; data may stand in it (RFC 7413)
         elif not length:
-            if self._held:
+            if self._held is not None:
                 self._overtake()
             return
-        elif sequence == own.expected and heard <= other.next and not self._held and own.open:
+        elif sequence == own.expected and heard <= other.next and self._held is None and own.open:
             # All but a few segments come here: the next bytes, sent when all that they acknowledge had come.
             at = own.next
             own.advance(length)
@@ -182,8 +212,11 @@ class Streams:
     def flush(self) -> None:
         """Nothing more will come: what is held is delivered, and every hole becomes a gap, those at the ends
         included that only an acknowledgement tells of."""
-        while self._held:
-            self._give_up_hole(self._held[0])
+        if self._gathered is not None:
+            self._begin_where_seen(self._gathered)
+        self._release()
+        while self._held is not None:
+            self._give_up_hole(self._most_held())
         for side in Side:
             direction = self._directions[side]
             # One number more than was seen is the FIN's, which takes one too; more than that was data.
@@ -191,6 +224,36 @@ class Streams:
                 self._lose(side, direction.acknowledged)
 
     # ------------------------------------------------------------------
+
+    def _gather(self, gathered: list[tuple[Side, Segment]], side: Side, segment: Segment) -> None:
+        gathered.append((side, segment))
+        self._held_bytes += len(segment.payload) + HELD_OVERHEAD_BYTES
+        if (
+            len(gathered) > REORDERING_LIMIT_SEGMENTS
+            or self._held_bytes > HELD_LIMIT_BYTES
+            or segment.flags & (FIN | RST)
+        ):
+            self._begin_where_seen(gathered)
+
+    def _begin_where_seen(self, gathered: list[tuple[Side, Segment]]) -> None:
+        """A side's SYN did not come: its stream begins with the first byte that was seen or acknowledged."""
+        for side in Side:
+            if self._directions[side].first is None:
+                numbers = [
+                    one.sequence + bool(one.flags & SYN) if sender is side else one.acknowledgement
+                    for sender, one in gathered
+                    if not one.flags & RST and (sender is side or one.flags & ACK)
+                ]
+                if numbers:
+                    lowest = min((number - numbers[0] + _HALF) % _MODULUS - _HALF for number in numbers)
+                    self._begin_midstream(side, numbers[0] + lowest)
+        self._end_gathering()
+
+    def _end_gathering(self) -> None:
+        gathered, self._gathered = self._gathered, None
+        self._held_bytes = 0
+        for side, segment in gathered or ():
+            self.segment(side, segment)
 
     def _begin_midstream(self, side: Side, sequence: int) -> None:
         """A side's first byte was not announced by its SYN: what came before this number is not known."""
@@ -220,13 +283,12 @@ class Streams:
             return
         if other.fin_at is not None and piece.heard > other.fin_at:
             piece = piece._replace(heard=other.fin_at)
-        if piece.at <= own.next and piece.heard <= other.next:
+        if self._may_go_on(piece):
             self._deliver(piece)
-            if self._held:
-                self._release()
-        elif piece.at + piece.length + piece.fin > own.next:
+            self._release()
+        elif own.open and piece.at + piece.length + piece.fin > own.next:
             self._hold(piece)
-        if self._held:
+        if self._held is not None:
             self._overtake()
 
     def _deliver(self, piece: _Held) -> None:
@@ -241,11 +303,15 @@ class Streams:
                 self._reader.data(side, payload, begin, heard)
             if len(payload) < new:
                 self._truncate(side, new - len(payload))
-        if fin and direction.open and at + length <= direction.next:
+        # Its FIN stands right behind the last byte; or on it, where that byte was only an acknowledgement's
+        # word, which counts the FIN, too. An older one is nobody's.
+        if fin and direction.open and 0 <= direction.next - (at + length) <= 1:
             direction.fin_at = at + length
             direction.open = False
             if self.closed_first is None:
                 self.closed_first = side
+            if self._held is not None:
+                self._forget(side)
 
     def _truncate(self, side: Side, length: int) -> None:
         """The last bytes of a packet were not captured."""
@@ -253,38 +319,58 @@ class Streams:
         self._reader.lost(side, length)
 
     def _hold(self, piece: _Held) -> None:
-        self._held.append(piece)
-        self._held_bytes += len(piece.payload)
-        while len(self._held) > HELD_LIMIT_SEGMENTS or self._held_bytes > HELD_LIMIT_BYTES:
-            self._give_up_hole(self._held[0])
+        if self._held is None:
+            self._held = ([], [])
+            self._overtaken = 0
+        insort(self._held[piece.side], piece, key=_BY_PLACE)
+        self._held_bytes += len(piece.payload) + HELD_OVERHEAD_BYTES
+        while self._held is not None and (
+            self._held_bytes > HELD_LIMIT_BYTES or sum(map(len, self._held)) > HELD_LIMIT_SEGMENTS
+        ):
+            self._give_up_hole(self._most_held())
 
     def _release(self) -> None:
         """Delivers what can go on now."""
+        held = self._held
+        if held is None:
+            return
         progress = True
-        while progress and self._held:
+        while progress:
             progress = False
-            kept: list[_Held] = []
-            for piece in self._held:
-                if piece.at <= self._directions[piece.side].next and not self._waits_for_other(piece):
-                    self._held_bytes -= len(piece.payload)
+            for pieces in held:
+                while pieces and self._may_go_on(pieces[0]):
+                    piece = pieces.pop(0)
+                    self._held_bytes -= len(piece.payload) + HELD_OVERHEAD_BYTES
                     self._deliver(piece)
                     progress = True
-                else:
-                    kept.append(piece)
-            self._held = kept
-        if not self._held:
-            self._overtaken = 0
+        if not (held[0] or held[1]):
+            self._held = None
+
+    def _forget(self, side: Side) -> None:
+        """A side has closed: what it seems to have sent behind its FIN is not its own."""
+        if self._held is not None:
+            for piece in self._held[side]:
+                self._held_bytes -= len(piece.payload) + HELD_OVERHEAD_BYTES
+            self._held[side].clear()
 
     def _overtake(self) -> None:
         """Another segment has passed those that are held."""
         self._overtaken += 1
-        if self._overtaken <= REORDERING_LIMIT_SEGMENTS:
+        if self._overtaken <= REORDERING_LIMIT_SEGMENTS or self._held is None:
             return
-        for piece in self._held:
-            if self._proven(piece):
+        for side in Side:
+            pieces = self._held[side]
+            if pieces and self._proven(pieces[0]):
                 self._overtaken = 0
-                self._give_up_hole(piece)
+                self._give_up_hole(side)
                 return
+
+    def _may_go_on(self, piece: _Held) -> bool:
+        """Has all come that stands before it, and all that it acknowledges? Or is nothing in it new?"""
+        next_place = self._directions[piece.side].next
+        if piece.at > next_place:
+            return False
+        return not self._waits_for_other(piece) or piece.at + piece.length + piece.fin <= next_place
 
     def _proven(self, piece: _Held) -> bool:
         """Has the other side acknowledged what this one waits for?"""
@@ -295,24 +381,31 @@ class Streams:
         other = self._directions[1 - piece.side]
         return piece.heard > other.next + (not other.open)
 
-    def _give_up_hole(self, piece: _Held) -> None:
-        """Declares lost what a piece waits for: first what it acknowledges, then what stands before it."""
-        other = Side(1 - piece.side)
-        missing = piece.heard - self._directions[other].next
-        if missing == 1:
-            # A FIN that was not captured, most likely; and if it was a byte, no line is lost with it.
-            self._held[self._held.index(piece)] = piece._replace(heard=piece.heard - 1)
-        elif missing > 1:
-            self._lose(other, self._first_held(other, piece.heard))
-        elif piece.at > self._directions[piece.side].next:
-            self._lose(piece.side, self._first_held(piece.side, piece.at))
-        self._release()
+    def _most_held(self) -> Side:
+        """The side of which more segments are held."""
+        assert self._held is not None
+        return Side.SERVER if len(self._held[Side.SERVER]) > len(self._held[Side.CLIENT]) else Side.CLIENT
 
-    def _first_held(self, side: Side, limit: int) -> int:
-        """Where the hole of a side ends: at the first held byte of it, at the latest at `limit`."""
-        begin = self._directions[side].next
-        starts = [held.at for held in self._held if held.side is side and begin < held.at < limit]
-        return min(starts, default=limit)
+    def _give_up_hole(self, side: Side) -> None:
+        """Declares lost what the first held piece of a side waits for."""
+        assert self._held is not None
+        piece = self._held[side][0]
+        other = self._directions[1 - side]
+        rival = self._held[1 - side][0] if self._held[1 - side] else None
+        if not self._waits_for_other(piece):
+            self._lose(side, piece.at)
+        elif rival is not None and rival.at <= other.next and piece.at > self._directions[side].next:
+            # What it acknowledges is at hand, and waits in its turn: for what is missing before this piece.
+            self._lose(side, min(piece.at, rival.heard))
+        elif (
+            not other.open or piece.heard == other.next + 1 or (rival is not None and rival.at <= other.next)
+        ):
+            # It acknowledges a FIN that was not captured, most likely; and if it was a byte, no line is lost
+            # with it. Or something that can't be.
+            self._held[side][0] = piece._replace(heard=other.next)
+        else:
+            self._lose(Side(1 - side), piece.heard if rival is None else min(piece.heard, rival.at))
+        self._release()
 
     def _lose(self, side: Side, end: int) -> None:
         direction = self._directions[side]
