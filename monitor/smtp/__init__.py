@@ -5,7 +5,8 @@
     replies.py       reply lines -> `Reply`
     body.py          where the message after DATA ends
     events.py        what the dialogue reports
-    dialogue.py      `Dialogue`: the queue of unanswered commands, and everything above put together
+    matching.py      `ReplyQueue`: which command a reply answers
+    dialogue.py      `Dialogue`: everything above put together
 
 Secrets end here: the argument of AUTH beyond its mechanism, every line of its exchange and every byte of a
 body are skipped by count and never become part of an event.

@@ -1,19 +1,13 @@
 """The SMTP dialogue of one connection, both directions, as a passive reader follows it.
 
 Bytes go in as they are known to have been sent and heard, events come out. What makes it more than two line
-readers is the queue between them: each command waits there for its own reply, pipelined (RFC 2920) or not,
-and for STARTTLS, AUTH and DATA the reply decides what the client's next bytes are (see `transitions`).
-
-When bytes were lost the two sides may be out of step: which command a reply answers is no longer known. Then
-replies are matched to nothing, until something proves which is which: a code that only one command has (354,
-334, 221, …), or a client that cannot have anything outstanding because it waited. Between loss and proof,
-codes are None. Better no code than another command's.
+readers is what stands between them: each command waits for its own reply (see `matching`), and for STARTTLS,
+AUTH and DATA the reply decides what the client's next bytes are (see `transitions`).
 
 `heard` is what the sender of some client bytes had acknowledged of the server's stream, in bytes. It tells a
 client that waited for a reply from one whose bytes merely crossed with it.
 """
 
-from collections import deque
 from typing import Final
 
 from monitor.anomalies import Anomaly
@@ -22,7 +16,6 @@ from monitor.smtp.events import (
     AnomalySeen,
     BannerReceived,
     BodyStarted,
-    CommandAnswered,
     CommandSent,
     CommandsLost,
     Event,
@@ -31,7 +24,6 @@ from monitor.smtp.events import (
 from monitor.smtp.grammar import (
     AUTHENTICATORS,
     END_OF_DATA,
-    GREETINGS,
     KNOWN_VERBS,
     LINE_LIMIT_BYTES,
     PIPELINABLE,
@@ -40,26 +32,14 @@ from monitor.smtp.grammar import (
     line_limit_octets,
     parse_command,
 )
-from monitor.smtp.replies import KEPT_LINE_BYTES, REPLY_LINE_OCTETS, Reply, ReplyReader, looks_like_reply
-from monitor.smtp.transitions import AWAITS_REPLY, TRANSITIONS, Input, Phase
+from monitor.smtp.matching import ReplyQueue
+from monitor.smtp.replies import KEPT_REPLY_BYTES, REPLY_LINE_OCTETS, Reply, ReplyReader, looks_like_reply
+from monitor.smtp.transitions import AWAITS_REPLY, NOT_SMTP, TRANSITIONS, Input, Phase
 
 HELD_LIMIT_BYTES: Final = 65_536
 """Client bytes that wait for the reply which says what they are: chosen to hold what a blind sender can have
 in flight (the largest window without window scaling)."""
-QUEUE_LIMIT: Final = 4_096
-"""Unanswered commands: chosen above any server's; the oldest are given up beyond it."""
-
-# Which command a reply code belongs to, where only one kind has it: RFC 5321 section 4.2.3, RFC 4954 section
-# 6.
-_ONLY_ANSWER_TO: Final[dict[int, frozenset[str]]] = {
-    220: TLS_STARTERS | {"XCLIENT"},
-    221: frozenset({"QUIT"}),
-    235: AUTHENTICATORS,
-    334: AUTHENTICATORS,
-    354: frozenset({"DATA", "XEXCH50"}),
-}
 _SERVICE_NOT_AVAILABLE: Final = 421  # "to any command", RFC 5321 section 4.2.3, and to none
-_PER_RECIPIENT_FOLLOWS: Final = 353  # PRDR, draft-hall-prdr: a reply for each recipient, then one for all
 
 
 class Dialogue:
@@ -67,7 +47,7 @@ class Dialogue:
     events."""
 
     __slots__ = (
-        "_accepted_recipients",
+        "_banner_end",
         "_banner_expected",
         "_body",
         "_body_began_unseen",
@@ -81,15 +61,9 @@ class Dialogue:
         "_feet_sought_at",
         "_heard",
         "_held",
-        "_in_step",
-        "_last_answered",
         "_last_reply_end",
-        "_lmtp",
-        "_one_certain_reply",
-        "_pending",
-        "_pipelining",
+        "_queue",
         "_replies",
-        "_replies_to_data_left",
         "_reply_since_command",
         "_reported",
         "_server_at",
@@ -97,6 +71,7 @@ class Dialogue:
         "_server_held",
         "_server_in_line",
         "_server_lost_since_command",
+        "_server_skips_line",
         "phase",
         "unread_server",
     )
@@ -108,10 +83,8 @@ class Dialogue:
         """What came behind the 220 of STARTTLS: no longer ours to read."""
         self._events: list[Event] = []
         self._reported: set[Anomaly] = set()
-        self._pending: deque[Command] = deque()
-        self._in_step = from_the_start
+        self._queue = ReplyQueue(self._events, from_the_start=from_the_start)
         self._bytes_lost = not from_the_start
-        self._one_certain_reply = False
         # Client
         self._held = b""
         self._heard = 0
@@ -127,18 +100,14 @@ class Dialogue:
         self._server_held = b""
         self._server_cut = False
         self._server_in_line = from_the_start
+        self._server_skips_line = False
         self._replies = ReplyReader()
         self._reply_since_command: Reply | None = None
         self._server_lost_since_command = False
         self._banner_expected = from_the_start
-        self._last_answered: Command | None = None
+        self._banner_end = 0
         self._last_reply_end = 0
         self._early_reply: Reply | None = None
-        # What the server said it can do
-        self._pipelining: bool | None = False if from_the_start else None
-        self._lmtp = False
-        self._accepted_recipients = 0
-        self._replies_to_data_left = 0
 
     # ------------------------------------------------------------------ what goes in
 
@@ -150,14 +119,16 @@ class Dialogue:
             heard: how much of the server's stream their sender had acknowledged, in bytes.
         """
         self._heard = heard
-        if not self._in_step and self.phase in AWAITS_REPLY:
+        if self.phase is Phase.TURNED:
+            return []
+        if not self._queue.in_step and self.phase in AWAITS_REPLY:
             self._look_for_step()
         self._held = self._held + data if self._held else data
         self._read_client()
         if self._held and self.phase in (Phase.AUTH_SENT, Phase.DATA_SENT, Phase.BLOB_SENT):
             self._out_of_order(Anomaly.UNAUTHORIZED_PIPELINING)
         if len(self._held) > HELD_LIMIT_BYTES:
-            self._overflow()
+            self._lose_client(Input.OVERFLOW)  # what is held back will never be known
         return self._take_events()
 
     def server(self, data: bytes, at: int) -> list[Event]:
@@ -177,7 +148,7 @@ class Dialogue:
             self._chunk_left -= length
             if not self._chunk_left:
                 self._move(Input.END_OF_DATA)
-        elif self.phase not in (Phase.TLS, Phase.TURNED):
+        elif self.phase not in NOT_SMTP:
             self._lose_client()
         return self._take_events()
 
@@ -193,19 +164,20 @@ class Dialogue:
         self._server_in_line = False
         self._body_reply_lost = True
         self._server_lost_since_command = True
-        awaited = self.phase in AWAITS_REPLY and self.phase not in (Phase.TLS, Phase.TURNED)
+        self._feet_sought_at = None
+        awaited = self.phase in AWAITS_REPLY and self.phase not in NOT_SMTP
         if self._banner_expected and not self._replies.midway:
             self._banner_expected = False
-        elif self._replies.damaged and not self._banner_expected and self._in_step and self._pending:
-            if len(self._pending) > 1:
+            if self._queue:
+                self._queue.lose_step()
+        elif self._replies.damaged and not self._banner_expected and self._queue.in_step and self._queue:
+            if len(self._queue) > 1:
                 # The rest of this reply was lost, and perhaps the next command's with it.
-                self._in_step = False
-                self._one_certain_reply = True
+                self._queue.lose_step(first_is_certain=True)
             elif awaited:
                 self._finish_partial_reply()
-        elif self._pending:
-            self._in_step = False
-            self._one_certain_reply = False
+        elif self._queue:
+            self._queue.lose_step()
             if awaited:
                 self._move(Input.REPLY_LOSS)
                 self._held = b""
@@ -224,15 +196,14 @@ class Dialogue:
             self._end_of_data(None if self._body_has_gap or in_doubt else self._body.wire_bytes)
             if early is not None:
                 self._answer(early)
-        while self._pending:
-            self._give_up(self._pending.popleft(), in_doubt=in_doubt or not self._in_step)
+        self._queue.give_up_all(in_doubt=in_doubt or not self._queue.in_step)
         return self._take_events()
 
     def clear_again(self) -> None:
         """The connection is in clear, though STARTTLS was accepted: TLS has ended, or never began."""
         self._move(Input.CLEAR_AGAIN)
         self._held = b""
-        self._pipelining = None
+        self._queue.begin_again()
 
     def take_held(self) -> bytes:
         """What the client sent behind STARTTLS before its reply came."""
@@ -242,7 +213,9 @@ class Dialogue:
     @property
     def buffered_bytes(self) -> int:
         """Bytes of traffic kept."""
-        return len(self._held) + len(self._server_held) + self._body.buffered_bytes
+        buffered = len(self._held) + len(self._server_held)
+        buffered += self._body.buffered_bytes + self._replies.buffered_bytes
+        return buffered + len(self._cut_line) if self._cut_line is not None else buffered
 
     @property
     def between_commands(self) -> bool:
@@ -252,7 +225,7 @@ class Dialogue:
     @property
     def client_in_clear(self) -> bool:
         """The client's last bytes were understood: it speaks clear text, and none of it is missing."""
-        return self.phase not in (Phase.LOST, Phase.TLS, Phase.TURNED)
+        return self.phase is not Phase.LOST and self.phase not in NOT_SMTP
 
     @property
     def server_thread_lost(self) -> bool:
@@ -286,7 +259,7 @@ class Dialogue:
                     self._move(Input.END_OF_DATA)
                 continue
             if self.phase is Phase.LOST and not self._may_find_feet():
-                self._give_up_all()  # what is skipped may hold commands, and so may what comes answer them
+                self._queue.give_up_all()  # what is skipped may hold commands, and what comes may answer them
                 position = len(data)
                 break
             end = data.find(b"\n", position)
@@ -337,25 +310,26 @@ class Dialogue:
     def _end_of_data(self, wire_bytes: int | None) -> None:
         """The message is over: at its end, or where the connection or our sight of it ended."""
         self._move(Input.END_OF_DATA)
-        self._replies_to_data_left = max(self._accepted_recipients, 1) if self._lmtp else 1
         command = Command(END_OF_DATA, size_bytes=wire_bytes)
         self._emit(CommandSent(command))
-        self._pending.append(command)
+        self._queue.add(command)
 
     def _check_turn(self) -> None:
         """Was it this command's turn? RFC 5321 section 4.3.1, RFC 2920 section 3.1."""
-        if not self._in_step:
+        queue = self._queue
+        if not queue.in_step:
             self._look_for_step()
             return
         if self._replies.damaged and self._heard:
             self._finish_partial_reply()  # the client goes on, so the server had ended it
-        if self._heard == 0:
+        if self._banner_expected or self._heard < self._banner_end:
+            queue.client_waits = False
             self._out_of_order(Anomaly.EARLY_TALKER)
-        if self._pending:
-            before: Command | None = self._pending[-1]
-        else:
-            before = self._last_answered if self._heard < self._last_reply_end else None
-        if before is not None and (before.verb not in PIPELINABLE or self._pipelining is False):
+        before = queue.last
+        if before is None and self._heard < self._last_reply_end:
+            before = queue.last_answered
+        if before is not None and (before.verb not in PIPELINABLE or queue.pipelining is False):
+            queue.client_waits = False
             self._out_of_order(Anomaly.UNAUTHORIZED_PIPELINING)
 
     def _send(self, command: Command) -> None:
@@ -363,10 +337,7 @@ class Dialogue:
         self._emit(CommandSent(command))
         self._reply_since_command = None
         self._server_lost_since_command = False
-        if len(self._pending) >= QUEUE_LIMIT:
-            self._give_up(self._pending.popleft(), in_doubt=True)
-            self._in_step = False
-        self._pending.append(command)
+        self._queue.add(command)
         verb = command.verb
         if command.masked:
             self._anomaly(Anomaly.STARTTLS_MASKED)
@@ -383,8 +354,6 @@ class Dialogue:
             self._move(Input.COUNTED)
             if not self._chunk_left:
                 self._move(Input.END_OF_DATA)
-            if command.last:
-                self._replies_to_data_left = max(self._accepted_recipients, 1) if self._lmtp else 1
         elif verb == "XEXCH50" and command.size_bytes is not None:
             self._chunk_left = command.size_bytes
             self._move(Input.BLOB)
@@ -394,26 +363,22 @@ class Dialogue:
         if early is not None:
             self._answer(early)
 
-    def _overflow(self) -> None:
-        """Too much is held back: what it is will never be known."""
-        self._lose_client(Input.OVERFLOW)
-
     def _lose_client(self, cause: Input = Input.CLIENT_LOSS) -> None:
         """Client bytes were lost where commands may have stood. What was begun may still say something."""
-        if self.phase is Phase.COMMANDS and b" " in self._held and not self._held.startswith(b" "):
-            command = parse_command(self._held, whole=False)
+        self._bytes_lost = True
+        begun = self._held if self._cut_line is None else self._cut_line
+        if self.phase is Phase.COMMANDS and b" " in begun and not begun.startswith(b" "):
+            command = parse_command(begun, whole=False)
             if command.verb in KNOWN_VERBS:
                 self._check_turn()
                 if command.verb in AUTHENTICATORS:
                     self._anomaly(Anomaly.CLEARTEXT_AUTH)
                 self._emit(CommandSent(command))
-                self._pending.append(command)
-        self._give_up_all()
+                self._queue.add(command)
+        self._queue.commands_lost()
         self._held = b""
         self._cut_line = None
         self._move(cause)
-        self._in_step = False
-        self._one_certain_reply = False
         self._feet_sought_at = None
         self._early_reply = None
         self._emit(CommandsLost())
@@ -425,29 +390,15 @@ class Dialogue:
     def _find_feet(self) -> None:
         self._move(Input.FOUND)
         self._feet_sought_at = None
-        self._give_up_all()
-        # A client that may not pipeline has waited for all replies; one that may, perhaps not.
-        self._in_step = self._pipelining is False
+        self._queue.resume()
 
     def _look_for_step(self) -> None:
-        """Out of step: does the fact that the client speaks now prove which reply was whose?
-
-        It does if it had to wait for the reply to its last command, and has heard all that the server said:
-        the last thing said was that reply.
-        """
+        """Out of step, and the client speaks: if it has heard all that the server said, then the last thing
+        said may be known for the reply to its last command."""
         reply = self._reply_since_command
-        if not self._pending or reply is None or self._heard < self._last_reply_end:
+        if reply is None or self._heard < self._last_reply_end:
             return
-        must_wait = self._pending[-1].verb not in PIPELINABLE
-        if not must_wait and self._pipelining is not False:
-            return
-        last = self._pending.pop()
-        self._give_up_all()
-        self._pending.append(last)
-        self._in_step = True
-        if self._server_lost_since_command:
-            self._give_up_all()
-        else:
+        if self._queue.step_proven_by(reply, certain=not self._server_lost_since_command):
             self._answer(reply)
 
     # ------------------------------------------------------------------ the server's side
@@ -456,12 +407,8 @@ class Dialogue:
         data = self._server_held
         position = 0
         if not self._server_in_line:
-            if len(data) < 4 and b"\n" not in data:
-                return
-            if not looks_like_reply(data):
-                position = data.find(b"\n") + 1 or len(data)
-            self._server_in_line = position < len(data) or looks_like_reply(data)
-        while position < len(data) and self.phase is not Phase.TLS:
+            position = self._find_reply_line(data)
+        while self._server_in_line and position < len(data) and self.phase not in NOT_SMTP:
             end = data.find(b"\n", position)
             if end < 0:
                 break
@@ -473,15 +420,35 @@ class Dialogue:
         if self.phase is Phase.TLS:
             self.unread_server, self._server_held = rest, b""
             self._server_at += len(rest)
+        elif self.phase is Phase.TURNED:
+            self._server_held = b""
         elif len(rest) > LINE_LIMIT_BYTES:
             # A line without an end: its beginning is kept, and the rest is skipped to the next line feed.
-            self._server_at += len(rest) - KEPT_LINE_BYTES
-            self._server_held = rest[:KEPT_LINE_BYTES]
+            self._server_at += len(rest) - KEPT_REPLY_BYTES
+            self._server_held = rest[:KEPT_REPLY_BYTES]
             if not self._server_cut:
                 self._server_cut = True
                 self._anomaly(Anomaly.LINE_TOO_LONG)
         else:
             self._server_held = rest
+
+    def _find_reply_line(self, data: bytes) -> int:
+        """After a loss: how many bytes come before the first line that is known to be a reply's."""
+        position = 0
+        while True:
+            if self._server_skips_line:
+                end = data.find(b"\n", position)
+                if end < 0:
+                    return len(data)
+                position = end + 1
+                self._server_skips_line = False
+            beginning = data[position : position + 4]
+            if looks_like_reply(beginning):
+                self._server_in_line = True
+                return position
+            if len(beginning) < 4 and b"\n" not in beginning:
+                return position
+            self._server_skips_line = True
 
     def _read_reply_line(self, line: bytes, end: int) -> None:
         if len(line) + 1 > REPLY_LINE_OCTETS:
@@ -499,32 +466,33 @@ class Dialogue:
         self._reply_since_command = reply
         if self._banner_expected:
             self._banner_expected = False
+            self._banner_end = self._last_reply_end
             self._emit(BannerReceived(reply))
             return
-        if self.phase is Phase.LOST and not reply.intermediate:
-            self._feet_sought_at = self._last_reply_end
-        if self._pending:
+        if self.phase is Phase.LOST:
+            # After a 354 or 334 the client's next line is none of ours, however much it looks like a command.
+            self._feet_sought_at = None if reply.intermediate else self._last_reply_end
+        if self._queue:
             self._answer(reply)
+        elif reply.code == _SERVICE_NOT_AVAILABLE:
+            pass  # it ends the connection, and answers nothing
         elif self.phase is Phase.BODY:
             self._answer_within_body(reply)
-        elif self._held and self.phase is Phase.COMMANDS:
-            self._early_reply = (
-                reply  # the command's line is not complete, and the server did not wait for that
-            )
-        elif reply.code != _SERVICE_NOT_AVAILABLE:
+        elif self.phase is Phase.COMMANDS and (self._held or self._cut_line is not None):
+            self._answer_early(reply)  # the command's line is not complete, and the server did not wait
+        else:
             self._out_of_order(Anomaly.REPLY_MISMATCH)
         self._read_client()
 
     def _answer_within_body(self, reply: Reply) -> None:
         """A reply before the message's end was seen: an end that only the server took for one, an end that
-        was lost, or a server that did not wait. A 421 is none of these: it ends the connection, not the
-        message."""
-        if reply.code == _SERVICE_NOT_AVAILABLE:
-            return
+        was lost, or a server that did not wait."""
         if self._body.loose_end_bytes is not None:
             self._anomaly(Anomaly.BARE_LF)
             self._end_of_data(None if self._body_began_unseen else self._body.loose_end_bytes)
             self._held = self._body.take_after_loose_end() + self._held
+            if self._body_reply_lost:
+                self._queue.lose_step()  # it may have been this message's, and what came now another's
             self._answer(reply)
         elif self._body_has_gap:
             self._end_of_data(None)
@@ -533,44 +501,22 @@ class Dialogue:
             self._lose_client()
             self._feet_sought_at = self._last_reply_end
         else:
+            self._answer_early(reply)
+
+    def _answer_early(self, reply: Reply) -> None:
+        """A reply to what the client has not finished yet; the first of them, if there are more."""
+        if self._early_reply is None:
             self._early_reply = reply
+        else:
+            self._out_of_order(Anomaly.REPLY_MISMATCH)
 
     def _answer(self, reply: Reply) -> None:
         """Finds the command that a reply answers, and does what follows from it."""
-        own = _ONLY_ANSWER_TO.get(reply.code)
-        if self._in_step or self._one_certain_reply:
-            self._one_certain_reply = False
-            if own is not None and reply.intermediate and self._pending[0].verb not in own:
-                self._out_of_order(Anomaly.REPLY_MISMATCH)
-                if any(command.verb in own for command in self._pending):
-                    self._skip_to(own)
-        elif own is not None and any(command.verb in own for command in self._pending):
-            self._skip_to(own)
-            self._in_step = True
-        else:
-            self._last_answered = None
-            return
-        command = self._pending[0]
-        if not self._stays_in_queue(command, reply):
-            self._pending.popleft()
-        self._last_answered = command
-        self._emit(CommandAnswered(command, reply))
-        self._follow(command, reply)
-
-    def _skip_to(self, verbs: frozenset[str]) -> None:
-        while self._pending[0].verb not in verbs:
-            self._give_up(self._pending.popleft(), in_doubt=True)
-
-    def _stays_in_queue(self, command: Command, reply: Reply) -> bool:
-        """More replies to the same command are to come."""
-        if command.verb in AUTHENTICATORS:
-            return reply.intermediate
-        if command.verb == END_OF_DATA or (command.verb == "BDAT" and command.last):
-            if reply.code == _PER_RECIPIENT_FOLLOWS:
-                self._replies_to_data_left = self._accepted_recipients + 2
-            self._replies_to_data_left -= 1
-            return self._replies_to_data_left > 0
-        return False
+        if self._queue.contradicts(reply):
+            self._out_of_order(Anomaly.REPLY_MISMATCH)
+        command = self._queue.answer(reply)
+        if command is not None:
+            self._follow(command, reply)
 
     def _follow(self, command: Command, reply: Reply) -> None:
         """What the reply to a command changes."""
@@ -599,22 +545,7 @@ class Dialogue:
                 self._move(outcome)
         elif verb in ("TURN", "ATRN") and reply.positive:
             self._move(Input.TURN_ACCEPTED)
-        elif verb in GREETINGS:
-            self._greeted(verb, reply)
-        elif reply.positive and verb == "RCPT":
-            self._accepted_recipients += 1
-        elif reply.positive and verb in ("MAIL", "RSET"):
-            self._accepted_recipients = 0
-
-    def _greeted(self, verb: str, reply: Reply) -> None:
-        if not reply.positive:
-            return
-        self._accepted_recipients = 0
-        self._lmtp = verb == "LHLO"
-        if b"PIPELINING" in reply.keywords():
-            self._pipelining = True
-        else:
-            self._pipelining = False if reply.whole else None
+            self._emit(CommandsLost())  # what the two say to each other now is not followed
 
     def _finish_partial_reply(self) -> None:
         """The rest of a reply was lost, and the dialogue went on: what was seen of it is all there is."""
@@ -624,17 +555,10 @@ class Dialogue:
         if self._banner_expected:
             self._banner_expected = False
             self._emit(BannerReceived(reply))
-        elif self._pending:
+        elif self._queue:
             self._answer(reply)
 
     # ------------------------------------------------------------------ small things
-
-    def _give_up_all(self) -> None:
-        while self._pending:
-            self._give_up(self._pending.popleft(), in_doubt=True)
-
-    def _give_up(self, command: Command, *, in_doubt: bool) -> None:
-        self._emit(CommandAnswered(command, None, in_doubt))
 
     def _move(self, happened: Input) -> None:
         self.phase = TRANSITIONS[self.phase][happened]
@@ -654,5 +578,6 @@ class Dialogue:
         self._events.append(event)
 
     def _take_events(self) -> list[Event]:
-        events, self._events = self._events, []
+        events = self._events.copy()
+        self._events.clear()  # the queue reports to the same list
         return events

@@ -21,8 +21,9 @@ class CommandSent:
 
 @dataclass(frozen=True, slots=True)
 class CommandAnswered:
-    """Every `CommandSent` is followed by exactly one of these, in the order of the commands; but a server
-    that answers for each recipient (LMTP, PRDR) answers `END_OF_DATA` more than once."""
+    """Every `CommandSent` is followed by exactly one of these, in the order of the commands; but each step of
+    an AUTH exchange is an answer, and a server that answers for each recipient (LMTP, PRDR) answers
+    `END_OF_DATA` more than once."""
 
     command: Command
     reply: Reply | None

@@ -51,8 +51,8 @@ a loss it may be a password."""
 MASKED_STARTTLS: Final = re.compile(rb"X{7}[A-Z]\Z")
 # SASL mechanism names: RFC 4422 section 3.1; as sent by whoever does not shout, too.
 _MECHANISM: Final = re.compile(rb"[A-Za-z0-9_-]{1,20}\Z")
-_FROM: Final = re.compile(rb"FROM[ \t]*:?[ \t]*", re.IGNORECASE)
-_TO: Final = re.compile(rb"TO[ \t]*:?[ \t]*", re.IGNORECASE)
+_FROM: Final = re.compile(rb"FROM(?:[ \t]*:[ \t]*|[ \t]+|\Z)", re.IGNORECASE)
+_TO: Final = re.compile(rb"TO(?:[ \t]*:[ \t]*|[ \t]+|\Z)", re.IGNORECASE)
 _BDAT: Final = re.compile(rb"(\d{1,20})(?:[ \t]+(LAST))?[ \t]*\Z", re.IGNORECASE)
 _XEXCH50: Final = re.compile(rb"(\d{1,20})(?:[ \t]|\Z)")
 # A source route, RFC 5321 section 4.1.2 A-d-l, which "MUST be accepted, SHOULD NOT be generated" and is
@@ -60,7 +60,9 @@ _XEXCH50: Final = re.compile(rb"(\d{1,20})(?:[ \t]|\Z)")
 _SOURCE_ROUTE: Final = re.compile(rb"@[^:<>\"]*:")
 # An address without brackets ends at a blank outside quotes; one with brackets at a `>` outside quotes.
 _BARE_PATH: Final = re.compile(rb'(?:"(?:[^"\\]|\\.)*"|[^ \t"])*')
+# The second form is for a quote that is never closed.
 _BRACKET_PATH: Final = re.compile(rb'<((?:"(?:[^"\\]|\\.)*"|[^>"])*)>')
+_BRACKET_PATH_UNQUOTED: Final = re.compile(rb"<([^>]*)>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,7 @@ def _path(introduction: re.Pattern[bytes], argument: bytes) -> Path | None:
     if start is None:
         return None
     rest = argument[start.end() :]
-    bracketed = _BRACKET_PATH.match(rest)
+    bracketed = _BRACKET_PATH.match(rest) or _BRACKET_PATH_UNQUOTED.match(rest)
     if bracketed is not None:
         address, end = bracketed[1], bracketed.end()
     else:

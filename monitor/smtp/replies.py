@@ -10,10 +10,17 @@ REPLY_LINE_OCTETS: Final = 512  # RFC 5321 section 4.5.3.1.5, CRLF included
 KEPT_LINES: Final = 64
 """Lines of one reply that are kept: three times the longest EHLO reply met among the common servers."""
 KEPT_LINE_BYTES: Final = 1_024
-"""Bytes of a line that are kept: twice what RFC 5321 allows."""
+"""Bytes of a line's text that are kept: twice what RFC 5321 allows."""
+_SEPARATORS: Final = frozenset({b"", b" ", b"\t", b"-"})
+KEPT_REPLY_BYTES: Final = 4 + KEPT_LINE_BYTES  # the same with code and separator
 
 # Reply-line: the code, then a blank, a hyphen or nothing at all ("250" alone).
 _REPLY_LINE: Final = re.compile(rb"\d{3}(?:[ \t-]|\Z)")
+# What clients take for one, too ("250Ok"): it is somebody's reply, and if it were passed over, the next reply
+# would be taken for it.
+_LENIENT_REPLY_LINE: Final = re.compile(rb"\d{3}(?!\d)")
+_CHALLENGE: Final = 334
+"""RFC 4954 section 4. Its text is a part of the AUTH exchange, and not kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +32,7 @@ class Reply:
     lines: tuple[bytes, ...] = ()
     """Each line behind its code and separator."""
     whole: bool = True
-    """False where a part of it was lost."""
+    """False where a part of it was lost, or is over the limit."""
 
     @property
     def positive(self) -> bool:
@@ -56,6 +63,10 @@ class ReplyReader:
         self._whole = True
 
     @property
+    def buffered_bytes(self) -> int:
+        return sum(map(len, self._lines)) if self._lines else 0
+
+    @property
     def midway(self) -> bool:
         """Between the lines of a reply."""
         return self._code is not None
@@ -72,22 +83,24 @@ class ReplyReader:
             The replies that it ends: none, one, or two where a part of the first was lost. None where the
             line is no reply line.
         """
-        if not _REPLY_LINE.match(line):
+        if not _LENIENT_REPLY_LINE.match(line):
             return None
         code = int(line[:3])
+        separator = line[3:4]
         ended = []
         if self._code is not None and code != self._code:
             # RFC 5321 section 4.2.1: all lines of a reply have the same code. The end of that one was lost,
             # or the server broke the rule; either way this line belongs to another.
             ended.append(Reply(self._code, tuple(self._lines), whole=False))
             self._forget()
-        if self._code is None and line[3:4] != b"-":
-            ended.append(Reply(code, (line[4 : 4 + KEPT_LINE_BYTES],)))
+        start = 4 if separator in _SEPARATORS else 3
+        text_kept = b"" if code == _CHALLENGE else line[start : start + KEPT_LINE_BYTES]
+        if self._code is None and separator != b"-":
+            ended.append(Reply(code, (text_kept,)))
             return ended
         self._code = code
-        if len(self._lines) < KEPT_LINES:
-            self._lines.append(line[4 : 4 + KEPT_LINE_BYTES])
-        if line[3:4] != b"-":
+        self._keep(text_kept)
+        if separator != b"-":
             ended.append(Reply(code, tuple(self._lines), self._whole))
             self._forget()
         return ended
@@ -105,9 +118,7 @@ class ReplyReader:
             if self._code is not None and self._code != int(cut_line[:3]):
                 before = self.rest()
             self._code = int(cut_line[:3])
-            if len(self._lines) < KEPT_LINES:
-                # Its text is cut, so none of it is kept; but a line stood here.
-                self._lines.append(b"")
+            self._keep(b"")  # its text is cut, so none of it is kept; but a line stood here
         self._whole = False
         return before
 
@@ -116,6 +127,12 @@ class ReplyReader:
         reply = Reply(self._code, tuple(self._lines), whole=False) if self._code is not None else None
         self._forget()
         return reply
+
+    def _keep(self, line: bytes) -> None:
+        if len(self._lines) < KEPT_LINES:
+            self._lines.append(line)
+        else:
+            self._whole = False
 
     def _forget(self) -> None:
         self._code = None

@@ -35,6 +35,8 @@ from typing import Final
 class Phase(Enum):
     """What the client's next bytes are."""
 
+    __hash__ = object.__hash__  # by identity: Enum's own hashes the name, in Python, several times a line
+
     COMMANDS = auto()
     STARTTLS_SENT = auto()
     AUTH_SENT = auto()
@@ -56,6 +58,8 @@ class Phase(Enum):
 
 class Input(Enum):
     """What happened."""
+
+    __hash__ = object.__hash__
 
     STARTTLS = auto()
     AUTH = auto()
@@ -169,17 +173,20 @@ _NAMED: Final[dict[Phase, dict[Input, Phase]]] = {
     },
 }
 
+AWAITS_REPLY: Final = frozenset(
+    {_P.STARTTLS_SENT, _P.AUTH_SENT, _P.AUTH_ANSWERED, _P.DATA_SENT, _P.BLOB_SENT, _P.TLS, _P.TURNED}
+)
+"""Phases in which the client's bytes are not read."""
+
+NOT_SMTP: Final = frozenset({_P.TLS, _P.TURNED})
+"""Phases in which neither side's bytes are the dialogue's."""
+
 TRANSITIONS: Final[dict[Phase, dict[Input, Phase]]] = {
     phase: {
         **dict.fromkeys(Input, phase),  # what a phase does not name leaves it as it is
-        **({} if phase in (_P.TLS, _P.TURNED) else {_I.TURN_ACCEPTED: _P.TURNED}),
+        **({} if phase in NOT_SMTP else {_I.TURN_ACCEPTED: _P.TURNED}),
         **named,
     }
     for phase, named in _NAMED.items()
 }
 """Every phase × every input -> the next phase."""
-
-AWAITS_REPLY: Final = frozenset(
-    {_P.STARTTLS_SENT, _P.AUTH_SENT, _P.AUTH_ANSWERED, _P.DATA_SENT, _P.BLOB_SENT, _P.TLS, _P.TURNED}
-)
-"""Phases in which the client's bytes are not read."""
