@@ -28,7 +28,10 @@ PROGRAMS: Final = {
     "/usr/sbin/ip": "iproute2",
     "/usr/bin/ss": "iproute2",
     "/usr/sbin/ethtool": "ethtool",
+    "/usr/sbin/bpftool": "bpftool",
 }
+# What swaks needs for TLS and IPv6.
+PERL_MODULES: Final = {"Net::SSLeay": "libnet-ssleay-perl", "IO::Socket::INET6": "libio-socket-inet6-perl"}
 # What the unpacked servers are linked with, and Debian 12 may lack.
 LIBRARIES: Final = {
     "libidn.so.12": "libidn12",
@@ -59,7 +62,14 @@ def missing(*, demonstration: bool = False) -> tuple[list[str], list[Path]]:
         return sorted(wanted), []
     known = subprocess.run(["/usr/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
     wanted |= {package for library, package in LIBRARIES.items() if f"\t{library} " not in known}
+    wanted |= {package for module, package in PERL_MODULES.items() if not _perl_finds(module)}
     return sorted(wanted), [folder for folder, program in UNPACKED.items() if not program.exists()]
+
+
+def _perl_finds(module: str) -> bool:
+    return (
+        subprocess.run(["perl", f"-M{module}", "-e", "1"], capture_output=True, check=False).returncode == 0
+    )
 
 
 def ensure(*, demonstration: bool = False) -> None:

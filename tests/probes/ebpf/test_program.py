@@ -63,7 +63,10 @@ class TestAsRoot:
         assert ": CAP_BPF missing; run it as root" in answer(*with_capabilities("net_raw"))
 
     def test_root_of_a_container_is_told_that_the_kernel_forbids_it(self) -> None:
-        said = answer("unshare", "--user", "--map-root-user", "--net")
+        container = ["unshare", "--user", "--map-root-user", "--net"]
+        if subprocess.run([*container, "true"], capture_output=True, check=False).returncode != 0:
+            pytest.skip("no user namespaces here (in a chroot there are none)")
+        said = answer(*container)
         assert said.startswith("the kernel forbids BPF here (a container, ")
 
     def test_what_clang_says_is_cut_to_its_first_error(
