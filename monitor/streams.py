@@ -47,7 +47,6 @@ we may have missed as much as we hold."""
 _UNUSUAL: Final = SYN | FIN | RST
 _HALF: Final = 1 << 31
 _MODULUS: Final = 1 << 32
-_EVERYTHING: Final = 1 << 62
 _BY_PLACE: Final = attrgetter("at")
 
 
@@ -72,7 +71,7 @@ class _Held(NamedTuple):
 
 
 class _Direction:
-    __slots__ = ("acknowledged", "expected", "fin_at", "first", "next", "open")
+    __slots__ = ("acknowledged", "expected", "fin_at", "first", "next", "open", "overtaken")
 
     def __init__(self) -> None:
         self.first: int | None = None
@@ -83,6 +82,9 @@ class _Direction:
         """Where that byte stands in the stream; grows beyond 32 bits."""
         self.acknowledged = 0
         """How far the stream is known to have been sent: by the other side's acknowledgements, or a reset."""
+        self.overtaken = 0
+        """How many segments of the connection have passed what is held of this side, since the stream last
+        went on."""
         self.fin_at: int | None = None
         self.open = True
 
@@ -102,7 +104,6 @@ class Streams:
         "_gathered",
         "_held",
         "_held_bytes",
-        "_overtaken",
         "_reader",
         "closed_first",
         "gap_bytes",
@@ -120,7 +121,6 @@ class Streams:
         """Each side's segments that can't go on yet, by their place in its stream; None where there are
         none."""
         self._held_bytes = 0
-        self._overtaken = 0
         self.gap_bytes = 0
         """Bytes that were not captured, of both sides."""
         self.truncated = False
@@ -163,13 +163,14 @@ class Streams:
         return self._directions[side].first == first_sequence
 
     def gathered_behind(self, side: Side, first_sequence: int) -> list[Segment] | None:
-        """The segments so far, where none was delivered yet and a stream that begins at this number can hold
-        all of this side's; else None."""
-        gathered = self._gathered
-        if gathered is None:
+        """The segments so far, where none was delivered yet and a stream that begins at this number fits
+        them; else None."""
+        if self._gathered is None or self._directions[side].first is not None:
             return None
-        places = [(one.sequence - first_sequence) % _MODULUS for sender, one in gathered if sender is side]
-        return [one for _, one in gathered] if max(places, default=0) <= HELD_LIMIT_BYTES else None
+        furthest = max(
+            ((number - first_sequence) % _MODULUS for number in _numbers(self._gathered, side)), default=0
+        )
+        return [one for _, one in self._gathered] if furthest <= HELD_LIMIT_BYTES else None
 
     def segment(self, side: Side, segment: Segment) -> None:
         """Takes a segment that one side sent."""
@@ -179,7 +180,7 @@ class Streams:
         _, _, _, _, _, flags, sequence, acknowledgement, length, payload = segment
         own = self._directions[side]
         other = self._directions[1 - side]
-        heard = _EVERYTHING
+        heard = 0
         if flags & ACK:
             if other.first is None:
                 self._begin_midstream(Side(1 - side), acknowledgement)
@@ -189,6 +190,8 @@ class Streams:
                 if heard > other.next + WINDOW_LIMIT_BYTES:
                     heard = other.next
             other.acknowledged = max(other.acknowledged, heard)
+        elif not flags & (SYN | RST):
+            return  # no receiver takes it: RFC 9293 section 3.10.7.4
         if flags & _UNUSUAL or own.first is None:
             if not self._take_unusual(side, segment):
                 return
@@ -239,11 +242,7 @@ class Streams:
         """A side's SYN did not come: its stream begins with the first byte that was seen or acknowledged."""
         for side in Side:
             if self._directions[side].first is None:
-                numbers = [
-                    one.sequence + bool(one.flags & SYN) if sender is side else one.acknowledgement
-                    for sender, one in gathered
-                    if not one.flags & RST and (sender is side or one.flags & ACK)
-                ]
+                numbers = _numbers(gathered, side)
                 if numbers:
                     lowest = min((number - numbers[0] + _HALF) % _MODULUS - _HALF for number in numbers)
                     self._begin_midstream(side, numbers[0] + lowest)
@@ -297,6 +296,7 @@ class Streams:
         new = at + length - direction.next
         if new > 0 and direction.open:
             begin = direction.next
+            direction.overtaken = 0
             payload = payload[length - new :]
             direction.advance(new)
             if payload:
@@ -321,7 +321,8 @@ class Streams:
     def _hold(self, piece: _Held) -> None:
         if self._held is None:
             self._held = ([], [])
-            self._overtaken = 0
+        if not self._held[piece.side]:
+            self._directions[piece.side].overtaken = 0
         insort(self._held[piece.side], piece, key=_BY_PLACE)
         self._held_bytes += len(piece.payload) + HELD_OVERHEAD_BYTES
         while self._held is not None and (
@@ -355,15 +356,13 @@ class Streams:
 
     def _overtake(self) -> None:
         """Another segment has passed those that are held."""
-        self._overtaken += 1
-        if self._overtaken <= REORDERING_LIMIT_SEGMENTS or self._held is None:
-            return
         for side in Side:
-            pieces = self._held[side]
-            if pieces and self._proven(pieces[0]):
-                self._overtaken = 0
-                self._give_up_hole(side)
-                return
+            direction = self._directions[side]
+            direction.overtaken += 1
+            if self._held is not None and direction.overtaken > REORDERING_LIMIT_SEGMENTS:
+                pieces = self._held[side]
+                if pieces and self._proven(pieces[0]):
+                    self._give_up_hole(side)
 
     def _may_go_on(self, piece: _Held) -> bool:
         """Has all come that stands before it, and all that it acknowledges? Or is nothing in it new?"""
@@ -413,3 +412,12 @@ class Streams:
         direction.advance(length)
         self.gap_bytes += length
         self._reader.lost(side, length)
+
+
+def _numbers(gathered: list[tuple[Side, Segment]], side: Side) -> list[int]:
+    """Where segments stand in one side's stream: by its own numbers, and by what the other acknowledges."""
+    return [
+        one.sequence + bool(one.flags & SYN) if sender is side else one.acknowledgement
+        for sender, one in gathered
+        if not one.flags & RST and (sender is side or one.flags & ACK)
+    ]

@@ -2,6 +2,7 @@
 
 table.py         `SessionTable`: which connection a segment belongs to; bounds, idling, eviction
 session.py       one connection: packets in, one `SessionRecord` out
+verdicts.py      what its record says of encryption
 conversation.py  which protocol its bytes belong to: PROXY header, SMTP, TLS, and SMTP again
 transactions.py  answered commands -> mail transactions
 direction.py     inbound, outbound, internal: by the addresses that are ours

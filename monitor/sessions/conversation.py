@@ -43,6 +43,7 @@ class Conversation:
         "_at_opening",
         "_in_tls",
         "_opening",
+        "_proxy_header_read",
         "_server_opening",
         "_server_spoke_after_220",
         "_sink",
@@ -74,6 +75,7 @@ class Conversation:
         self.clear_text_seen = [False, False]
         """Each side has sent clear text."""
         self._at_opening = from_the_start
+        self._proxy_header_read = False
         self._opening = b""
         self._server_opening = b""
         self._in_tls = [False, False]
@@ -91,6 +93,11 @@ class Conversation:
             self._server(data, at)
 
     def lost(self, side: Side, length: int) -> None:
+        # What stands before a hole and what comes behind it make no beginning together.
+        if side is Side.SERVER:
+            self._server_opening = b""
+        elif not self._at_opening:
+            self._opening = b""
         if self._in_tls[side]:
             self.encrypted_bytes += length
             assert self.tls is not None
@@ -163,11 +170,12 @@ class Conversation:
     def _open(self, data: bytes, at: int, heard: int) -> None:
         """The client's first bytes: a PROXY header, TLS, or SMTP."""
         opening = self._opening + data
-        header = read_proxy_header(opening)
+        header = read_proxy_header(opening) if not self._proxy_header_read else None
         if isinstance(header, NeedMore) and len(opening) <= _OPENING_LIMIT_BYTES:
             self._opening = opening
             return
         if isinstance(header, ProxyHeader):
+            self._proxy_header_read = True
             self._sink.proxied(header)
             at += header.length - len(self._opening)
             opening = opening[header.length :]
@@ -193,13 +201,14 @@ class Conversation:
         self._events(self.dialogue.client(data, heard))
 
     def _client_after_220(self, data: bytes, at: int, heard: int) -> None:
+        opening = self._opening + data
+        is_tls = looks_like_tls(opening)
         if heard < self.dialogue.upgrade_heard_from:
             # Sent before the 220 was heard. A server that keeps to RFC 3207 throws it away.
             self._sink.event(AnomalySeen(Anomaly.STARTTLS_INJECTION))
-            if not looks_like_tls(data):
+            if is_tls is False:
+                self._opening = b""
                 return
-        opening = self._opening + data
-        is_tls = looks_like_tls(opening)
         if is_tls is None:
             self._opening = opening
             return
@@ -260,7 +269,7 @@ class Conversation:
             self.server_sent_tls = True
         else:
             self.client_sent_tls = True
-            if not self.upgraded and not self._starttls_may_be_lost() and self.port != IMPLICIT_TLS_PORT:
+            if not self.upgraded and self.dialogue.phase is not Phase.LOST and self.port != IMPLICIT_TLS_PORT:
                 self._sink.event(AnomalySeen(Anomaly.TLS_WITHOUT_STARTTLS))
             if self._server_spoke_after_220:
                 self._sink.event(AnomalySeen(Anomaly.RESPONSE_INJECTION))
@@ -269,9 +278,6 @@ class Conversation:
         if side is Side.CLIENT and not self.server_sent_tls and self.dialogue.server_thread_lost:
             reader.lost(Side.SERVER, 0)
         self._tls_data(side, data, at, heard)
-
-    def _starttls_may_be_lost(self) -> bool:
-        return self.dialogue.phase is Phase.LOST
 
     def _tls_data(self, side: Side, data: bytes, at: int, heard: int) -> None:
         assert self.tls is not None
@@ -310,5 +316,8 @@ class Conversation:
         held = self.dialogue.take_held()
         if held:
             self._sink.event(AnomalySeen(Anomaly.STARTTLS_INJECTION))
-            if looks_like_tls(held):
+            is_tls = looks_like_tls(held)
+            if is_tls:
                 self._start_tls(Side.CLIENT, held, 0, 0)
+            elif is_tls is None:
+                self._opening = held

@@ -16,20 +16,18 @@ from monitor.sessions.record import (
     Banner,
     ByteCounts,
     Capture,
-    Channel,
     Ended,
     Endpoint,
-    Envelope,
     Helo,
     SessionRecord,
     Starttls,
-    StarttlsOutcome,
     Tls,
 )
 from monitor.sessions.transactions import Transactions
+from monitor.sessions.verdicts import Facts, channel, envelope, starttls_offered, starttls_outcome
 from monitor.side import Side
 from monitor.smtp.events import AnomalySeen, BannerReceived, CommandAnswered, CommandSent, CommandsLost, Event
-from monitor.smtp.grammar import AUTHENTICATORS, GREETINGS, TLS_STARTERS, Command
+from monitor.smtp.grammar import AUTHENTICATORS, END_OF_DATA, GREETINGS, TLS_STARTERS, Command
 from monitor.smtp.replies import Reply
 from monitor.streams import Streams
 from probes.segment import Segment
@@ -39,6 +37,14 @@ LISTED_ITEMS_LIMIT: Final = 4_096
 recipients that common servers take in one transaction (Postfix's `smtpd_recipient_limit`: 1,000)."""
 LISTED_TEXT_LIMIT_CHARACTERS: Final = 1 << 18
 """Their names and addresses, all together: 64 characters each at the limit above."""
+
+_ITEM_BYTES: Final = 400
+"""What an item in these lists, or a command that waits for its reply, needs besides its text (measured: 200
+to 400)."""
+_NEEDED_BYTES: Final = 8_192
+"""What a session may keep before it counts as much: a mail to a dozen recipients."""
+# These are answered more than once, or not by themselves; and few of them wait at a time.
+_NOT_COUNTED_AS_WAITING: Final = AUTHENTICATORS | {END_OF_DATA, "BDAT"}
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MASKED_KEYWORD_LENGTH: Final = len("STARTTLS")
@@ -73,6 +79,7 @@ class Session:
         "_starttls_codes",
         "_starttls_requested",
         "_transactions",
+        "_waiting_bytes",
         "accounted_bytes",
         "last_at_ns",
         "streams",
@@ -99,7 +106,7 @@ class Session:
         self._exchange: Command | None = None
         self._transactions = Transactions()
         self._anomalies: set[Anomaly] = set()
-        self._items = self._characters = 0
+        self._items = self._characters = self._waiting_bytes = 0
         self._starttls_requested = 0
         self._starttls_codes: list[int | None] = []
         self._request_masked = self._keyword_masked = False
@@ -138,6 +145,8 @@ class Session:
 
     def _sent(self, command: Command) -> None:
         verb = command.verb
+        if verb not in _NOT_COUNTED_AS_WAITING:
+            self._waiting_bytes += _ITEM_BYTES + sum(map(len, _texts(command)))
         self._quit_sent = verb == "QUIT"
         if verb == "MAIL":
             self._mail_in_clear |= command.names_a_path
@@ -148,6 +157,8 @@ class Session:
     def _answered(self, event: CommandAnswered) -> None:
         command, reply = event.command, event.reply
         verb = command.verb
+        if verb not in _NOT_COUNTED_AS_WAITING:
+            self._waiting_bytes -= _ITEM_BYTES + sum(map(len, _texts(command)))
         if verb in TLS_STARTERS:
             self._starttls_codes.append(reply.code if reply is not None else None)
         elif verb in GREETINGS:
@@ -163,8 +174,7 @@ class Session:
             self._exchange = command
         elif verb == "QUIT":
             self._quit_answered = reply is not None and reply.positive
-        path = command.path
-        if path is None or self._room(path.address, *path.params, *filter(None, path.params.values())):
+        if command.path is None or self._room(*_texts(command)):
             self._transactions.answered(event)
 
     def _greeted(self, command: Command, reply: Reply | None, *, in_doubt: bool) -> None:
@@ -196,8 +206,10 @@ class Session:
 
     @property
     def buffered_bytes(self) -> int:
-        """Bytes of traffic that the session keeps because it can't tell yet what they are."""
-        return self.streams.held_bytes + self._conversation.buffered_bytes
+        """Memory that the session keeps beyond what every session needs: bytes that can't go on yet, or of
+        which it can't tell yet what they are; commands that wait for their replies; long lists."""
+        kept = self.streams.held_bytes + self._conversation.buffered_bytes + self._waiting_bytes
+        return max(0, kept + self._items * _ITEM_BYTES + self._characters - _NEEDED_BYTES)
 
     @property
     def may_buffer(self) -> bool:
@@ -219,16 +231,8 @@ class Session:
             self._transactions.lost()
         ended = self._how_it_ended() if end_seen or unseen_end is None else unseen_end
         client_ip, server_ip = str(ip_address(self._client[0])), str(ip_address(self._server[0]))
-        conversation = self._conversation
-        decided = _Decided(
-            established=conversation.encryption_established,
-            # A session that was still open may yet turn to TLS; but hardly one that has begun a mail in
-            # clear.
-            ruled_out=conversation.encryption_ruled_out
-            and (end_seen or (self._mail_in_clear and conversation.in_clear_to_the_end)),
-        )
-        complete = end_seen and not self._midstream and self.streams.whole
-        channel = self._channel(decided, complete=complete)
+        whole = self.streams.whole and not self._midstream
+        facts = self._facts(whole=whole, end_seen=end_seen)
         sent = self.streams.length(Side.CLIENT)
         received = self.streams.length(Side.SERVER)
         return SessionRecord(
@@ -240,15 +244,15 @@ class Session:
             server=Endpoint(server_ip, self._server[1]),
             direction=ours.direction(client_ip, server_ip),
             proxied_client=self._proxied,
-            channel=channel,
-            envelope=self._envelope(decided),
+            channel=channel(facts),
+            envelope=envelope(facts),
             banner=self._banner,
             helo=tuple(self._helo),
             starttls=Starttls(
-                offered=self._offer(),
-                requested=self._starttls_requested,
-                codes=tuple(self._starttls_codes),
-                outcome=self._starttls_outcome(decided, channel),
+                offered=starttls_offered(facts),
+                requested=facts.requested,
+                codes=facts.codes,
+                outcome=starttls_outcome(facts),
             ),
             tls=self._tls(),
             auth=tuple(self._auth),
@@ -256,12 +260,12 @@ class Session:
             bytes=ByteCounts(
                 client=sent,
                 server=received,
-                cleartext=sent + received - conversation.encrypted_bytes,
-                encrypted=conversation.encrypted_bytes,
+                cleartext=sent + received - self._conversation.encrypted_bytes,
+                encrypted=self._conversation.encrypted_bytes,
             ),
             ended=ended,
             capture=Capture(
-                complete=complete,
+                complete=whole and end_seen,
                 gap_bytes=self.streams.gap_bytes,
                 midstream=self._midstream,
                 truncated=self.streams.truncated,
@@ -277,64 +281,32 @@ class Session:
             return Ended.RESET
         return Ended.SERVER_CLOSED if self.streams.closed_first is Side.SERVER else Ended.CLIENT_CLOSED
 
-    def _channel(self, decided: "_Decided", *, complete: bool) -> Channel:
+    def _facts(self, *, whole: bool, end_seen: bool) -> Facts:
         conversation = self._conversation
-        if not conversation.client_sent_tls:
-            return Channel.CLEARTEXT if decided.ruled_out else Channel.UNKNOWN
-        if conversation.implicit:
-            # A client that speaks TLS to a server which answers in clear has no TLS channel.
-            if conversation.clear_text_seen[Side.SERVER]:
-                return Channel.CLEARTEXT
-            return Channel.IMPLICIT_TLS if conversation.server_sent_tls or complete else Channel.UNKNOWN
-        if conversation.upgraded or self._starttls_requested:
-            return Channel.STARTTLS
-        if all(conversation.clear_text_seen):
-            return Channel.STARTTLS  # the command was lost, but nothing else leads from clear text to TLS
-        return Channel.UNKNOWN
-
-    def _envelope(self, decided: "_Decided") -> Envelope:
-        if decided.established:
-            if self._mail_in_clear:
-                return Envelope.PARTIAL
-            return Envelope.UNKNOWN if self._commands_lost else Envelope.HIDDEN
-        if not decided.ruled_out:
-            return Envelope.UNKNOWN
-        if self._mail_in_clear:
-            return Envelope.VISIBLE
-        return Envelope.UNKNOWN if self._commands_lost else Envelope.NONE
-
-    def _offer(self) -> bool | None:
-        if self._offered:
-            return True
-        return False if self._ehlo_answered and not self._offer_unseen else None
-
-    def _starttls_outcome(self, decided: "_Decided", channel: Channel) -> StarttlsOutcome:
-        conversation = self._conversation
-        if channel is Channel.STARTTLS:
-            if decided.established:
-                return StarttlsOutcome.ESTABLISHED
-            return StarttlsOutcome.FAILED if decided.ruled_out else StarttlsOutcome.UNKNOWN
-        if channel is Channel.UNKNOWN or not (decided.ruled_out or channel is Channel.IMPLICIT_TLS):
-            return StarttlsOutcome.UNKNOWN
-        if conversation.upgraded:
-            return StarttlsOutcome.ABANDONED
-        if self._request_masked:
-            return StarttlsOutcome.MASKED
-        if self._starttls_requested:
-            return self._unanswered_request()
-        if self._commands_lost or self._offer_unseen:
-            return StarttlsOutcome.UNKNOWN
-        if not self._ehlo_answered:
-            return StarttlsOutcome.NOT_REACHED
-        if self._offered:
-            return StarttlsOutcome.UNUSED
-        return StarttlsOutcome.MASKED if self._keyword_masked else StarttlsOutcome.NOT_OFFERED
-
-    def _unanswered_request(self) -> StarttlsOutcome:
-        """STARTTLS was sent and never accepted."""
-        if any(code is not None and code // 100 != 2 for code in self._starttls_codes):
-            return StarttlsOutcome.REFUSED
-        return StarttlsOutcome.UNKNOWN if self._commands_lost else StarttlsOutcome.ABANDONED
+        return Facts(
+            established=conversation.encryption_established,
+            # A session that was still open may yet turn to TLS; but hardly one that has begun a mail in
+            # clear.
+            ruled_out=conversation.encryption_ruled_out
+            and (end_seen or (self._mail_in_clear and conversation.in_clear_to_the_end)),
+            whole=whole,
+            end_seen=end_seen,
+            client_sent_tls=conversation.client_sent_tls,
+            server_sent_tls=conversation.server_sent_tls,
+            implicit=conversation.implicit,
+            upgraded=conversation.upgraded,
+            client_sent_clear_text=conversation.clear_text_seen[Side.CLIENT],
+            server_sent_clear_text=conversation.clear_text_seen[Side.SERVER],
+            mail_in_clear=self._mail_in_clear,
+            commands_lost=self._commands_lost,
+            ehlo_answered=self._ehlo_answered,
+            offered=self._offered,
+            offer_unseen=self._offer_unseen,
+            keyword_masked=self._keyword_masked,
+            requested=self._starttls_requested,
+            request_masked=self._request_masked,
+            codes=tuple(self._starttls_codes),
+        )
 
     def _tls(self) -> Tls | None:
         reader = self._conversation.tls
@@ -344,14 +316,12 @@ class Session:
         return Tls(facts.version, facts.cipher, facts.sni, facts.alpn, facts.ja4)
 
 
-class _Decided:
-    """What is known of encryption at the end."""
-
-    __slots__ = ("established", "ruled_out")
-
-    def __init__(self, *, established: bool, ruled_out: bool) -> None:
-        self.established = established
-        self.ruled_out = ruled_out
+def _texts(command: Command) -> list[str]:
+    """What a command says besides its verb."""
+    path = command.path
+    if path is None:
+        return [command.name]
+    return [path.address, *path.params, *filter(None, path.params.values())]
 
 
 def _is_masked(keyword: bytes) -> bool:

@@ -8,7 +8,12 @@ It leaves with a record: a moment after both sides have closed or one has reset 
 still belong to it), when its address and port pair is taken by a new connection, when it has been idle too
 long, when the table is full, and when the capture ends.
 
-The clock is the packets' own. It never runs backwards here, whatever the packets' time stamps do.
+The clock is the packets' own. It never runs backwards here, whatever the packets' time stamps do: after a
+step back it goes on from where it was.
+
+Memory is bounded three times: by the number of connections, by that of handshakes, and by what connections
+keep beyond the little that each needs. Over the last bound the one that keeps most goes first, so that a
+crowd which keeps much cannot push out those that keep little.
 """
 
 from collections import OrderedDict
@@ -26,6 +31,21 @@ _SECOND_NS: Final = 1_000_000_000
 _SEQUENCE_MODULUS: Final = 1 << 32
 
 _SWEEP_EVERY_NS: Final = _SECOND_NS // 4
+
+_CLOCK_STEP_NS: Final = 60 * _SECOND_NS
+"""A time stamp further back than this means that the clock was set, not that the packet is late. Chosen above
+what the files or interfaces of one capture differ by."""
+
+_ACKNOWLEDGED_LIMIT_BYTES: Final = 1 << 20
+"""How far beyond its SYN a client can have been acknowledged by the first segment that we see of the server:
+by no more than we would hold back."""
+
+_SYN_DATA_FLOWS: Final = 1_024
+_SYN_DATA_BYTES: Final = 2_048
+"""Data in SYNs (RFC 7413) waits for the end of the handshake. Chosen as room for every real one, and none for
+a flood: a SYN carries at most what one packet holds."""
+
+_SIZE_CLASSES: Final = 48  # bits of the largest number of bytes that a session could ever keep, and more
 
 Flow = tuple[bytes, int, bytes, int]
 """Source and destination, each an address in network order and a port."""
@@ -54,11 +74,12 @@ class Limits:
 
 class _HalfOpen(NamedTuple):
     at_ns: int
+    """Its first packet's time stamp."""
+    since_ns: int
+    """The same by the table's clock."""
     client_first: int | None
-    """Sequence number of the client's first byte."""
+    """Sequence number of the client's first byte; None until it is known."""
     server_first: int | None
-    syn: Segment | None
-    """The SYN, where it carries data (RFC 7413)."""
 
 
 class SessionTable:
@@ -85,8 +106,14 @@ class SessionTable:
         self._closed: OrderedDict[Session, tuple[Flow, int]] = OrderedDict()
         """Closed ones that linger, with the time when that began."""
         self._half_open: OrderedDict[Flow, _HalfOpen] = OrderedDict()
+        self._syn_data: OrderedDict[Flow, Segment] = OrderedDict()
+        """SYNs with data whose handshake is under way, or was given up."""
+        self._keepers: tuple[dict[Session, None], ...] = tuple({} for _ in range(_SIZE_CLASSES))
+        """Sessions that keep more than they need, by the number of bits in the number of bytes."""
         self._buffered_bytes = 0
         self._now_ns = 0
+        self._behind_ns = 0
+        """How far the packets' clock was set back in all."""
         self._next_sweep_ns = 0
         self.handshakes_incomplete = 0
         """Handshakes that never became a connection."""
@@ -101,15 +128,18 @@ class SessionTable:
 
     @property
     def buffered_bytes(self) -> int:
+        """What all sessions keep beyond the little that each needs."""
         return self._buffered_bytes
 
     def segment(self, segment: Segment) -> None:
         """Takes a segment with one end on a watched port."""
-        at_ns = segment.at_ns
+        at_ns = segment.at_ns + self._behind_ns
         if at_ns > self._now_ns:
             self._now_ns = at_ns
             if at_ns >= self._next_sweep_ns:
                 self._sweep()
+        elif at_ns < self._now_ns - _CLOCK_STEP_NS:
+            self._behind_ns += self._now_ns - at_ns
         flow = segment[1:5]
         found = self._flows.get(flow)
         if found is None or segment.flags & SYN:
@@ -120,6 +150,7 @@ class SessionTable:
 
     def tick(self, now_ns: int) -> None:
         """The clock has moved on, though no packet may have come."""
+        now_ns += self._behind_ns
         if now_ns > self._now_ns:
             self._now_ns = now_ns
             self._sweep()
@@ -161,22 +192,36 @@ class SessionTable:
             self.strays += 1
             return
         to_server = segment.destination_port in self._ports
-        self._open(flow if to_server else reverse, _HalfOpen(segment.at_ns, None, None, None))
+        self._open(flow if to_server else reverse, self._new(segment, None, None))
         self.segment(segment)
+
+    def _new(self, segment: Segment, client_first: int | None, server_first: int | None) -> _HalfOpen:
+        return _HalfOpen(segment.at_ns, self._now_ns, client_first, server_first)
 
     def _syn(self, flow: Flow, segment: Segment, found: tuple[Session, Side] | None) -> None:
         first = (segment.sequence + 1) % _SEQUENCE_MODULUS
-        if found is not None and found[0] in self._closed:
-            self._finish(found[0], None)
-        elif found is not None and found[0].streams.begins_at(found[1], first):
-            return  # the SYN once more
+        overtaken: list[Segment] | None = None
+        if found is not None:
+            session, side = found
+            if session in self._closed:
+                self._finish(session, None)
+            elif session.streams.begins_at(side, first):
+                return  # the SYN once more
+            else:
+                overtaken = self._forget_if_overtaken(session, side, first)
         known = self._half_open.get(flow)
         if known is not None and known.client_first == first:
             return
-        self._half_open[flow] = _HalfOpen(segment.at_ns, first, None, segment if segment.length else None)
+        self._half_open[flow] = self._new(segment, first, None)
+        if segment.length:
+            self._syn_data[flow] = segment._replace(payload=segment.payload[:_SYN_DATA_BYTES])
+            if len(self._syn_data) > _SYN_DATA_FLOWS:
+                self._syn_data.popitem(last=False)
         if len(self._half_open) > self._limits.half_open:
             self._half_open.popitem(last=False)
             self.handshakes_incomplete += 1
+        for late in overtaken or ():
+            self.segment(late)
 
     def _syn_ack(self, flow: Flow, segment: Segment, found: tuple[Session, Side] | None) -> None:
         """The server's answer. `flow`: from the client."""
@@ -185,15 +230,37 @@ class SessionTable:
         client_first = segment.acknowledgement
         server_first = (segment.sequence + 1) % _SEQUENCE_MODULUS
         known = self._half_open.get(flow)
+        overtaken: list[Segment] | None = None
         if found is not None:
-            if known is None or known.client_first != client_first:
+            session, side = found
+            streams = session.streams
+            if streams.begins_at(side, server_first):
                 return  # the SYN/ACK once more
-            self._finish(found[0], Ended.IDLE)  # the server has taken the pair for a new connection
-        if known is not None and known.client_first == client_first:
-            self._half_open[flow] = known._replace(server_first=server_first)
-        elif known is None:
+            if streams.begins_at(Side(1 - side), client_first):
+                streams.start(side, server_first)  # it comes late
+                return
+            if known is not None and known.client_first != client_first:
+                return  # the answer to another SYN than the last
+            overtaken = self._forget_if_overtaken(session, side, server_first)
+            if overtaken is None:
+                # The server has taken the pair for a new connection.
+                self._finish(session, None if session in self._closed else Ended.IDLE)
+        if known is None:
             # Its SYN was not captured.
-            self._half_open[flow] = _HalfOpen(segment.at_ns, client_first, server_first, None)
+            self._half_open[flow] = self._new(segment, client_first, server_first)
+        elif known.client_first == client_first:
+            self._half_open[flow] = known._replace(server_first=server_first)
+        for late in overtaken or ():
+            self.segment(late)
+
+    def _forget_if_overtaken(self, session: Session, side: Side, first: int) -> list[Segment] | None:
+        """A connection that began midstream, and only now comes its handshake: its packets were captured in
+        another order than they were sent in. Forgets it, and returns its segments, to be taken again; None
+        where that is not what happened."""
+        segments = session.streams.gathered_behind(side, first)
+        if segments is not None:
+            self._leave(session)
+        return segments
 
     @staticmethod
     def _completes(known: _HalfOpen, segment: Segment, *, from_client: bool) -> bool:
@@ -201,10 +268,12 @@ class SessionTable:
 
         A server sends nothing but its SYN/ACK before it is; a client's first segment acknowledges that.
         """
-        if not segment.flags & ACK:
+        if not segment.flags & ACK or known.client_first is None:
             return False
         if not from_client:
-            return known.client_first is None or segment.acknowledgement != 0
+            return (
+                segment.acknowledgement - known.client_first
+            ) % _SEQUENCE_MODULUS <= _ACKNOWLEDGED_LIMIT_BYTES
         if known.server_first is not None:
             return segment.acknowledgement == known.server_first or segment.length > 0
         # Without the SYN/ACK the server's first number is not known. It may only be late; data can't wait for
@@ -213,8 +282,11 @@ class SessionTable:
 
     def _open(self, flow: Flow, known: _HalfOpen) -> None:
         """`flow`: from the client."""
-        if len(self._sessions) >= self._limits.sessions:
-            self._evict(next(iter(self._sessions)))
+        while len(self._sessions) + len(self._closed) >= self._limits.sessions:
+            if self._closed:
+                self._finish(next(iter(self._closed)), None)
+            else:
+                self._evict(next(iter(self._sessions)))
         midstream = known.client_first is None
         session = Session(flow[:2], flow[2:], known.at_ns, midstream=midstream)
         if known.client_first is not None:
@@ -225,8 +297,9 @@ class SessionTable:
         self._flows[flow[2:] + flow[:2]] = (session, Side.SERVER)
         self._sessions[session] = flow
         session.touched_ns = self._now_ns
-        if known.syn is not None:
-            session.segment(Side.CLIENT, known.syn)
+        syn = self._syn_data.pop(flow, None)
+        if syn is not None and session.streams.begins_at(Side.CLIENT, (syn.sequence + 1) % _SEQUENCE_MODULUS):
+            session.segment(Side.CLIENT, syn)
 
     # ------------------------------------------------------------------ open connections
 
@@ -234,8 +307,8 @@ class SessionTable:
         session.segment(side, segment)
         if segment.length and session.may_buffer:
             self._account(session)
-        if session in self._closed:
-            return
+        if session not in self._sessions:
+            return  # closed, or evicted just now
         if session.streams.closed:
             self._closed[session] = (self._sessions.pop(session), self._now_ns)
         elif self._now_ns - session.touched_ns > _SECOND_NS:
@@ -243,29 +316,40 @@ class SessionTable:
             self._sessions.move_to_end(session)
 
     def _account(self, session: Session) -> None:
-        """Keeps the sum of what sessions buffer, and its bound."""
+        """Keeps the sum of what sessions keep, and its bound."""
         before = session.accounted_bytes
         now = session.buffered_bytes
         if now == before:
             return
         session.accounted_bytes = now
         self._buffered_bytes += now - before
-        if self._buffered_bytes > self._limits.buffered_bytes and now > before:
-            # The one that asks for more than there is goes, so that no crowd can push out the others.
-            self._evict(session)
+        if now.bit_length() != before.bit_length():
+            self._keepers[before.bit_length()].pop(session, None)
+            if now:
+                self._keepers[now.bit_length()][session] = None
+        while self._buffered_bytes > self._limits.buffered_bytes:
+            most = next(keepers for keepers in reversed(self._keepers) if keepers)
+            self._evict(next(iter(most)))
 
     def _evict(self, session: Session) -> None:
-        self.evicted += 1
-        self._finish(session, None if session in self._closed else Ended.EVICTED)
+        if session in self._closed:
+            self._finish(session, None)
+        else:
+            self.evicted += 1
+            self._finish(session, Ended.EVICTED)
 
     def _finish(self, session: Session, unseen_end: Ended | None) -> None:
         """Takes a connection out of the table and hands on its record."""
+        self._leave(session)
+        self._on_record(session.record(self._ours, unseen_end))
+
+    def _leave(self, session: Session) -> None:
         closed = self._closed.pop(session, None)
         flow = closed[0] if closed is not None else self._sessions.pop(session)
         del self._flows[flow]
         del self._flows[flow[2:] + flow[:2]]
         self._buffered_bytes -= session.accounted_bytes
-        self._on_record(session.record(self._ours, unseen_end))
+        self._keepers[session.accounted_bytes.bit_length()].pop(session, None)
 
     def _sweep(self) -> None:
         """Ends what has lingered or idled long enough."""
@@ -283,7 +367,7 @@ class SessionTable:
             self._finish(session, Ended.IDLE)
         while self._half_open:
             flow, known = next(iter(self._half_open.items()))
-            if now_ns - known.at_ns < self._half_open_ns:
+            if now_ns - known.since_ns < self._half_open_ns:
                 break
             del self._half_open[flow]
             self.handshakes_incomplete += 1

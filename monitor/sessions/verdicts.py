@@ -1,0 +1,117 @@
+"""What the record says of encryption, as functions over plain facts.
+
+Two words run through all of it. *Established*: both sides sent encrypted data after a handshake. *Ruled out*:
+what was captured shows that this did not happen. Where bytes were lost neither may hold, and then the verdict
+is unknown; a missing packet never turns into a guess.
+"""
+
+from dataclasses import dataclass
+
+from monitor.sessions.record import Channel, Envelope, StarttlsOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a session at its end."""
+
+    established: bool
+    ruled_out: bool
+    whole: bool
+    """Every byte up to here was captured."""
+    end_seen: bool
+    """And its end, too."""
+    client_sent_tls: bool
+    server_sent_tls: bool
+    implicit: bool
+    """The client's first bytes of all were TLS."""
+    upgraded: bool
+    """STARTTLS was answered 2xx."""
+    client_sent_clear_text: bool
+    server_sent_clear_text: bool
+    mail_in_clear: bool
+    commands_lost: bool
+    """Bytes were lost that may have held commands."""
+    ehlo_answered: bool
+    """A positive reply to EHLO came in clear."""
+    offered: bool
+    offer_unseen: bool
+    """A reply to EHLO was lost, or a part of it."""
+    keyword_masked: bool
+    requested: int
+    request_masked: bool
+    codes: tuple[int | None, ...]
+    """The replies to STARTTLS."""
+
+
+def channel(facts: Facts) -> Channel:
+    """What carried the session."""
+    if facts.implicit:
+        if facts.server_sent_tls:
+            return Channel.IMPLICIT_TLS
+        # A client that speaks TLS to a server which answers in clear has no TLS channel.
+        if facts.server_sent_clear_text:
+            return Channel.CLEARTEXT
+        return Channel.IMPLICIT_TLS if facts.whole and facts.end_seen else Channel.UNKNOWN
+    if facts.client_sent_tls:
+        if facts.upgraded:
+            return Channel.STARTTLS
+        if facts.requested and None in facts.codes and not facts.whole:
+            return Channel.STARTTLS  # only the 220 was lost
+        if facts.commands_lost:
+            # Nothing but STARTTLS leads from clear text to TLS.
+            seen_both = facts.client_sent_clear_text and facts.server_sent_clear_text
+            return Channel.STARTTLS if seen_both else Channel.UNKNOWN
+        # TLS that nobody had agreed on is not STARTTLS.
+    return Channel.CLEARTEXT if facts.ruled_out else Channel.UNKNOWN
+
+
+def envelope(facts: Facts) -> Envelope:
+    """Could somebody reading the byte stream see the envelope?"""
+    if facts.established:
+        # A MAIL in clear behind the encrypted part is as readable as one before it.
+        if facts.mail_in_clear:
+            return Envelope.PARTIAL
+        return Envelope.UNKNOWN if facts.commands_lost else Envelope.HIDDEN
+    if not facts.ruled_out:
+        return Envelope.UNKNOWN
+    if facts.mail_in_clear:
+        return Envelope.VISIBLE
+    return Envelope.UNKNOWN if facts.commands_lost else Envelope.NONE
+
+
+def starttls_offered(facts: Facts) -> bool | None:
+    """By the answers to EHLO in clear; None where none was seen whole."""
+    if facts.offered:
+        return True
+    return False if facts.ehlo_answered and not facts.offer_unseen else None
+
+
+def starttls_outcome(facts: Facts) -> StarttlsOutcome:
+    """How far STARTTLS came."""
+    carried_by = channel(facts)
+    if carried_by is Channel.STARTTLS:
+        if facts.established:
+            return StarttlsOutcome.ESTABLISHED
+        return StarttlsOutcome.FAILED if facts.ruled_out else StarttlsOutcome.UNKNOWN
+    if carried_by is Channel.UNKNOWN or not (facts.ruled_out or carried_by is Channel.IMPLICIT_TLS):
+        return StarttlsOutcome.UNKNOWN
+    if facts.upgraded:
+        return StarttlsOutcome.ABANDONED
+    if facts.request_masked:
+        return StarttlsOutcome.MASKED
+    if facts.requested:
+        return _not_accepted(facts)
+    if facts.commands_lost or facts.offer_unseen:
+        return StarttlsOutcome.UNKNOWN
+    if not facts.ehlo_answered:
+        return StarttlsOutcome.NOT_REACHED
+    if facts.offered:
+        return StarttlsOutcome.UNUSED
+    return StarttlsOutcome.MASKED if facts.keyword_masked else StarttlsOutcome.NOT_OFFERED
+
+
+def _not_accepted(facts: Facts) -> StarttlsOutcome:
+    """STARTTLS was sent, and no 2xx came back."""
+    if any(code is not None and code // 100 != 2 for code in facts.codes):
+        return StarttlsOutcome.REFUSED
+    return StarttlsOutcome.UNKNOWN if facts.commands_lost else StarttlsOutcome.ABANDONED
