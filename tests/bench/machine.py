@@ -1,0 +1,20 @@
+"""What was measured, and where: without it no figure means anything."""
+
+import os
+import platform
+import re
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+
+def describe() -> list[str]:
+    """Lines of a list. The load says whether somebody else was at work meanwhile."""
+    processor = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    tshark = subprocess.run(["tshark", "--version"], capture_output=True, text=True, check=True).stdout
+    return [
+        f"{os.cpu_count()} cores, {processor[1] if processor else platform.machine()}",
+        f"Linux {platform.release()}, Python {platform.python_version()}",
+        f"smtp-horizon {version('smtp-horizon')}, {tshark.splitlines()[0].rstrip('.')}",
+        f"load before: {os.getloadavg()[0]:.1f}",
+    ]
