@@ -42,6 +42,7 @@ class Conversation:
     __slots__ = (
         "_at_opening",
         "_in_tls",
+        "_lost_in_tls",
         "_opening",
         "_proxy_header_read",
         "_server_opening",
@@ -76,6 +77,7 @@ class Conversation:
         """Each side has sent clear text."""
         self._at_opening = from_the_start
         self._proxy_header_read = False
+        self._lost_in_tls = False
         self._opening = b""
         self._server_opening = b""
         self._in_tls = [False, False]
@@ -100,6 +102,7 @@ class Conversation:
             self._opening = b""
         if self._in_tls[side]:
             self.encrypted_bytes += length
+            self._lost_in_tls = True
             assert self.tls is not None
             self.tls.lost(side, length)
             return
@@ -290,6 +293,8 @@ class Conversation:
         self._in_tls[side] = False
         if self.dialogue.phase is Phase.TLS:
             self.dialogue.clear_again()
+            if self._lost_in_tls:
+                self._events(self.dialogue.client_lost(0))  # clear text may have been among it
         at += len(data) - len(rest)
         if side is Side.CLIENT:
             self._client_in_clear(rest, heard)

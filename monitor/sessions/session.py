@@ -135,7 +135,8 @@ class Session:
                 if event.reply.whole:
                     self._banner = Banner(event.reply.code, event.reply.text)
             case CommandsLost():
-                self._commands_lost = True
+                # What comes behind the encryption changes nothing of what was hidden by it.
+                self._commands_lost |= not self._conversation.encryption_established
                 self._transactions.lost()
 
     def proxied(self, header: ProxyHeader) -> None:
@@ -149,7 +150,7 @@ class Session:
             self._waiting_bytes += _ITEM_BYTES + sum(map(len, _texts(command)))
         self._quit_sent = verb == "QUIT"
         if verb == "MAIL":
-            self._mail_in_clear |= command.names_a_path
+            self._mail_in_clear |= command.names_a_path and not self._conversation.encryption_established
         elif verb in TLS_STARTERS:
             self._starttls_requested += 1
             self._request_masked |= command.masked

@@ -80,6 +80,14 @@ class _HalfOpen(NamedTuple):
     client_first: int | None
     """Sequence number of the client's first byte; None until it is known."""
     server_first: int | None
+    syn_bytes: int = 0
+    """Data in its SYN (RFC 7413)."""
+
+    def answered_by(self, acknowledgement: int) -> bool:
+        """Does a SYN/ACK with this number answer its SYN? The data in it may be acknowledged or not."""
+        if self.client_first is None:
+            return False
+        return (acknowledgement - self.client_first) % _SEQUENCE_MODULUS in (0, self.syn_bytes)
 
 
 class SessionTable:
@@ -212,7 +220,7 @@ class SessionTable:
         known = self._half_open.get(flow)
         if known is not None and known.client_first == first:
             return
-        self._half_open[flow] = self._new(segment, first, None)
+        self._half_open[flow] = self._new(segment, first, None)._replace(syn_bytes=segment.length)
         if segment.length:
             self._syn_data[flow] = segment._replace(payload=segment.payload[:_SYN_DATA_BYTES])
             if len(self._syn_data) > _SYN_DATA_FLOWS:
@@ -239,7 +247,7 @@ class SessionTable:
             if streams.begins_at(Side(1 - side), client_first):
                 streams.start(side, server_first)  # it comes late
                 return
-            if known is not None and known.client_first != client_first:
+            if known is not None and not known.answered_by(client_first):
                 return  # the answer to another SYN than the last
             overtaken = self._forget_if_overtaken(session, side, server_first)
             if overtaken is None:
@@ -248,7 +256,7 @@ class SessionTable:
         if known is None:
             # Its SYN was not captured.
             self._half_open[flow] = self._new(segment, client_first, server_first)
-        elif known.client_first == client_first:
+        elif known.answered_by(client_first):
             self._half_open[flow] = known._replace(server_first=server_first)
         for late in overtaken or ():
             self.segment(late)

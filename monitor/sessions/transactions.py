@@ -154,6 +154,8 @@ class Transactions:
             return
         self._current.in_doubt |= in_doubt
         if reply is None:
+            if in_doubt:
+                self.lost()  # the message may have followed, and with it the end
             return
         if reply.intermediate:
             self._current.verb = "DATA"
@@ -184,6 +186,8 @@ class Transactions:
             current.wire_bytes += command.size_bytes
         if reply is not None and (command.last or not reply.positive):
             self._final(current, command, reply)
+        elif command.last and in_doubt:
+            self._close()  # whatever the answer was
 
     def _final(self, current: _Open, command: Command, reply: Reply | None) -> None:
         """The final reply to a message, or one of them."""

@@ -29,8 +29,9 @@ class Facts:
     client_sent_clear_text: bool
     server_sent_clear_text: bool
     mail_in_clear: bool
+    """A MAIL in clear, before encryption was established if it ever was."""
     commands_lost: bool
-    """Bytes were lost that may have held commands."""
+    """Bytes were lost that may have held commands; before encryption was established if it ever was."""
     ehlo_answered: bool
     """A positive reply to EHLO came in clear."""
     offered: bool
@@ -58,9 +59,9 @@ def channel(facts: Facts) -> Channel:
         if facts.requested and None in facts.codes and not facts.whole:
             return Channel.STARTTLS  # only the 220 was lost
         if facts.commands_lost:
-            # Nothing but STARTTLS leads from clear text to TLS.
+            # Nothing but STARTTLS leads both sides from clear text to TLS.
             seen_both = facts.client_sent_clear_text and facts.server_sent_clear_text
-            return Channel.STARTTLS if seen_both else Channel.UNKNOWN
+            return Channel.STARTTLS if seen_both and facts.server_sent_tls else Channel.UNKNOWN
         # TLS that nobody had agreed on is not STARTTLS.
     return Channel.CLEARTEXT if facts.ruled_out else Channel.UNKNOWN
 
@@ -68,7 +69,6 @@ def channel(facts: Facts) -> Channel:
 def envelope(facts: Facts) -> Envelope:
     """Could somebody reading the byte stream see the envelope?"""
     if facts.established:
-        # A MAIL in clear behind the encrypted part is as readable as one before it.
         if facts.mail_in_clear:
             return Envelope.PARTIAL
         return Envelope.UNKNOWN if facts.commands_lost else Envelope.HIDDEN
@@ -83,7 +83,7 @@ def starttls_offered(facts: Facts) -> bool | None:
     """By the answers to EHLO in clear; None where none was seen whole."""
     if facts.offered:
         return True
-    return False if facts.ehlo_answered and not facts.offer_unseen else None
+    return False if facts.ehlo_answered and not (facts.offer_unseen or facts.commands_lost) else None
 
 
 def starttls_outcome(facts: Facts) -> StarttlsOutcome:
@@ -97,21 +97,17 @@ def starttls_outcome(facts: Facts) -> StarttlsOutcome:
         return StarttlsOutcome.UNKNOWN
     if facts.upgraded:
         return StarttlsOutcome.ABANDONED
+    if facts.commands_lost or (None in facts.codes and not facts.whole):
+        return StarttlsOutcome.UNKNOWN  # one more request, or its 220, may be among what was lost
     if facts.request_masked:
         return StarttlsOutcome.MASKED
     if facts.requested:
-        return _not_accepted(facts)
-    if facts.commands_lost or facts.offer_unseen:
+        refused = any(code is not None and code // 100 != 2 for code in facts.codes)
+        return StarttlsOutcome.REFUSED if refused else StarttlsOutcome.ABANDONED
+    if facts.offer_unseen:
         return StarttlsOutcome.UNKNOWN
     if not facts.ehlo_answered:
         return StarttlsOutcome.NOT_REACHED
     if facts.offered:
         return StarttlsOutcome.UNUSED
     return StarttlsOutcome.MASKED if facts.keyword_masked else StarttlsOutcome.NOT_OFFERED
-
-
-def _not_accepted(facts: Facts) -> StarttlsOutcome:
-    """STARTTLS was sent, and no 2xx came back."""
-    if any(code is not None and code // 100 != 2 for code in facts.codes):
-        return StarttlsOutcome.REFUSED
-    return StarttlsOutcome.UNKNOWN if facts.commands_lost else StarttlsOutcome.ABANDONED
