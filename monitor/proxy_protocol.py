@@ -13,6 +13,10 @@ V1_SIGNATURE: Final = b"PROXY "
 V2_SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 V1_LINE_LIMIT_BYTES: Final = 107  # section 2.1: "the worst case"
 
+_V1_ADDRESSES: Final[dict[bytes, type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]]] = {
+    b"TCP4": ipaddress.IPv4Address,
+    b"TCP6": ipaddress.IPv6Address,
+}
 _V2_HEADER_BYTES: Final = 16
 _V2_VERSION_AND_PROXY: Final = 0x21
 # Address family and transport -> (bytes of one address). Only TCP is of interest: section 2.2, "fam".
@@ -51,14 +55,16 @@ def _read_v1(data: bytes) -> ProxyHeader | NeedMore | None:
         return NeedMore() if len(data) < V1_LINE_LIMIT_BYTES else None
     words = data[:end].split(b" ")
     nobody = ProxyHeader(end + 2, None, None)
-    if len(words) != 6 or words[1] not in (b"TCP4", b"TCP6"):
+    address_type = _V1_ADDRESSES.get(words[1])
+    # A scope ("%eth0") and digits that only Python knows ("4_0") have no place in it.
+    if len(words) != 6 or address_type is None or b"%" in words[2] or not words[4].isdigit():
         return nobody
     try:
-        address = ipaddress.ip_address(words[2].decode("ascii"))
-        port = int(words[4].decode("ascii"))
+        address = address_type(words[2].decode("ascii"))
     except ValueError:  # UnicodeDecodeError is one
         return nobody
-    return ProxyHeader(end + 2, str(address), port) if 0 <= port <= 65_535 else nobody
+    port = int(words[4])
+    return ProxyHeader(end + 2, str(address), port) if port <= 65_535 else nobody
 
 
 def _read_v2(data: bytes) -> ProxyHeader | NeedMore:

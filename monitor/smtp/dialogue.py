@@ -162,6 +162,7 @@ class Dialogue:
         self._server_held = b""
         self._server_cut = False
         self._server_in_line = False
+        self._server_skips_line = False
         self._body_reply_lost = True
         self._server_lost_since_command = True
         self._feet_sought_at = None
@@ -398,8 +399,11 @@ class Dialogue:
         reply = self._reply_since_command
         if reply is None or self._heard < self._last_reply_end:
             return
-        if self._queue.step_proven_by(reply, certain=not self._server_lost_since_command):
-            self._answer(reply)
+        certain = not self._server_lost_since_command
+        if self._queue.step_proven_by(certain=certain):
+            self._replies.rest()  # of an earlier reply, whose end was lost
+            if certain:
+                self._answer(reply)
 
     # ------------------------------------------------------------------ the server's side
 
@@ -487,14 +491,17 @@ class Dialogue:
     def _answer_within_body(self, reply: Reply) -> None:
         """A reply before the message's end was seen: an end that only the server took for one, an end that
         was lost, or a server that did not wait."""
-        if self._body.loose_end_bytes is not None:
-            self._anomaly(Anomaly.BARE_LF)
-            self._end_of_data(None if self._body_began_unseen else self._body.loose_end_bytes)
+        if reply.intermediate:  # the rest of the 354, a part of which was lost
+            self._out_of_order(Anomaly.REPLY_MISMATCH)
+            return
+        loose_end_bytes = self._body.loose_end_bytes
+        if loose_end_bytes is not None and not self._body_reply_lost:
+            if not self._body_has_gap:
+                self._anomaly(Anomaly.BARE_LF)
+            self._end_of_data(None if self._body_began_unseen else loose_end_bytes)
             self._held = self._body.take_after_loose_end() + self._held
-            if self._body_reply_lost:
-                self._queue.lose_step()  # it may have been this message's, and what came now another's
             self._answer(reply)
-        elif self._body_has_gap:
+        elif loose_end_bytes is not None or self._body_has_gap:
             self._end_of_data(None)
             if not self._body_reply_lost:
                 self._answer(reply)

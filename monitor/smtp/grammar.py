@@ -41,7 +41,7 @@ KNOWN_VERBS: Final = (
     )
 )
 
-LONGEST_VERB: Final = max(map(len, KNOWN_VERBS)) + 1
+_VERB_OF: Final = {verb.encode(): verb for verb in KNOWN_VERBS}
 UNKNOWN_VERB: Final = "?"
 """Stands for any other word: it has its place in the reply queue, but what it was is nobody's business. After
 a loss it may be a password."""
@@ -114,23 +114,21 @@ def parse_command(line: bytes, *, whole: bool = True) -> Command:
         whole: False where the rest of the line was lost or is over the limit; then nothing is taken from
             its arguments that the rest could change.
     """
-    head, _, argument = line.strip(b" \t").partition(b" ")
-    if b"\t" in head:
-        head, _, argument = line.strip(b" \t").partition(b"\t")
-    verb = text(head[:LONGEST_VERB].upper())
-    if verb not in KNOWN_VERBS:
+    words = line.split(None, 1)  # at any white space: so "STARTTLS" CR CR LF is one, as it is to the servers
+    head = words[0] if words else b""
+    verb = _VERB_OF.get(head.upper())
+    if verb is None:
         if MASKED_STARTTLS.match(head):
             return Command("STARTTLS", masked=True)
         if head[:5].upper() in (b"MAIL:", b"RCPT:"):  # no server takes it, but it is what was meant
-            return Command(verb[:4])
+            return Command(text(head[:4].upper()))
         return Command(UNKNOWN_VERB)
+    argument = words[1].rstrip() if len(words) > 1 else b""
     if verb in AUTHENTICATORS:
-        mechanism = argument.strip(b" \t").partition(b" ")[0]
-        complete = whole or b" " in argument.strip(b" \t")
-        return Command(verb, name=_mechanism(mechanism) if complete else "")
+        mechanism, *response = argument.split(None, 1)[:2] or [b""]
+        return Command(verb, name=_mechanism(mechanism) if whole or response else "")
     if not whole:
         return Command(verb, cut=True)
-    argument = argument.strip(b" \t")
     if verb in ("MAIL", "RCPT"):
         return Command(verb, path=_path(_FROM if verb == "MAIL" else _TO, argument))
     if verb in GREETINGS:

@@ -65,8 +65,8 @@ class ReplyQueue:
         self.client_waits = True
         """The client was not caught sending what had to wait for a reply."""
         self._ehlo_answered = False
-        # LMTP on a mail port is rare enough to be believed only where LHLO was seen.
-        self._lmtp = False
+        self._lmtp: bool | None = False if from_the_start else None
+        """The server answers for each recipient; None where the greeting was not seen."""
         self._accepted_recipients: int | None = 0 if from_the_start else None
         """Since the last MAIL; None where some may have been missed."""
         self._replies_left = 0
@@ -133,6 +133,9 @@ class ReplyQueue:
                 self.lose_step()  # how many will follow is not known
                 return False
             self._replies_left = recipients + 2 if announced else max(recipients, 1)
+        elif self._lmtp is None and len(self._waiting) > 1 and self._accepted_recipients != 1:
+            self.lose_step()  # the next reply may be another recipient's, or the next command's
+            return False
         self._replies_left -= 1
         return self._replies_left > 0
 
@@ -162,6 +165,8 @@ class ReplyQueue:
         self.in_step = False
         self._first_is_certain = first_is_certain
         self._replies_left = 0
+        if any(command.verb in GREETINGS for command in self._waiting):
+            self.pipelining = None  # its reply may be among what was lost
 
     def commands_lost(self) -> None:
         """Commands were lost: RCPTs may be among them, and where no EHLO was answered yet, an EHLO."""
@@ -169,7 +174,7 @@ class ReplyQueue:
         self.lose_step()
         self._accepted_recipients = None
         if not self._ehlo_answered:
-            self.pipelining = None
+            self.pipelining = self._lmtp = None
 
     def begin_again(self) -> None:
         """Nothing is known of what the two said to each other before."""
@@ -182,26 +187,21 @@ class ReplyQueue:
         self.give_up_all()
         self.in_step = self._must_wait_after(None)
 
-    def step_proven_by(self, reply: Reply, *, certain: bool) -> bool:
-        """Out of step, and the client speaks after `reply`, the last thing said: does that prove that it was
-        the last command's? It does if the client had to wait for it.
+    def step_proven_by(self, *, certain: bool) -> bool:
+        """Out of step, and the client speaks after it heard all that was said: does that prove that the last
+        reply was the last command's? It does if the client had to wait for it. Then the two are in step
+        again, and the commands before are given up.
 
         Args:
-            reply: the last reply.
-            certain: nothing was lost since the last command. Otherwise the two are in step again, but the
-                code may be another's.
-
-        Returns:
-            True if `reply` is to be given to `answer`, as the last command's.
+            certain: nothing was lost since the last command. Otherwise it is given up as well: the code may
+                be another's.
         """
         if not self._waiting or not self._must_wait_after(self._waiting[-1]):
             return False
-        while len(self._waiting) > 1:
+        while len(self._waiting) > certain:
             self._give_up(in_doubt=True)
         self.in_step = True
-        if not certain:
-            self.give_up_all()
-        return certain
+        return True
 
     def _must_wait_after(self, command: Command | None) -> bool:
         if not self.client_waits:
