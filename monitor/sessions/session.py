@@ -105,7 +105,7 @@ class Session:
         self._auth: list[Auth] = []
         self._exchange: Command | None = None
         self._transactions = Transactions()
-        self._anomalies: set[Anomaly] = set()
+        self._anomalies: frozenset[Anomaly] = frozenset()
         self._items = self._characters = self._waiting_bytes = 0
         self._starttls_requested = 0
         self._starttls_codes: list[int | None] = []
@@ -130,7 +130,7 @@ class Session:
             case CommandSent():
                 self._sent(event.command)
             case AnomalySeen():
-                self._anomalies.add(event.anomaly)
+                self._anomalies |= {event.anomaly}
             case BannerReceived():
                 if event.reply.whole:
                     self._banner = Banner(event.reply.code, event.reply.text)
@@ -192,7 +192,7 @@ class Session:
             self._offered = True
         elif any(_is_masked(keyword) for keyword in keywords):
             self._keyword_masked = True
-            self._anomalies.add(Anomaly.STARTTLS_MASKED)
+            self._anomalies |= {Anomaly.STARTTLS_MASKED}
         elif not reply.whole:
             self._offer_unseen = True
 
@@ -202,7 +202,7 @@ class Session:
         self._characters += sum(map(len, texts))
         if self._items <= LISTED_ITEMS_LIMIT and self._characters <= LISTED_TEXT_LIMIT_CHARACTERS:
             return True
-        self._anomalies.add(Anomaly.LIST_OVERFLOW)
+        self._anomalies |= {Anomaly.LIST_OVERFLOW}
         return False
 
     @property

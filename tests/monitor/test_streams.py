@@ -227,6 +227,19 @@ def test_an_acknowledged_hole_becomes_a_gap_after_some_more_segments() -> None:
     assert not wire.streams.whole
 
 
+def test_disorder_without_end_is_no_loss_as_long_as_the_stream_goes_on() -> None:
+    wire = Connection()
+    wire.send(C, 1, b"x")
+    wire.send(S, 0, heard=199)
+    for place in range(0, 196, 2):
+        wire.send(C, place + 3, b"x")  # something is always held
+        wire.send(C, place, b"x")
+    wire.send(C, 196, b"x")
+    wire.send(C, 198, b"x")
+    assert wire.client == b"x" * 199
+    assert wire.streams.whole
+
+
 def test_a_hole_that_nobody_acknowledged_waits_for_the_retransmission() -> None:
     wire = Connection()
     wire.send(C, 3, b"def")

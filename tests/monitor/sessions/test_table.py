@@ -337,7 +337,9 @@ def test_a_crowd_that_keeps_much_cannot_push_out_those_that_keep_little() -> Non
         table.take(greedy)
         assert table.buffered_bytes <= 1 << 20
     for wire in honest:
-        table.take(wire.send(C, b"NOO").send(C, b"P\r\n").say("S: 250 ok\nC: QUIT\nS: 221 bye").close())
+        table.take(wire.send(C, b"NOOP " + b"x" * 16_000))
+    for wire in honest:
+        table.take(wire.send(C, b"\r\n").say("S: 250 ok\nC: QUIT\nS: 221 bye").close())
     assert table.evicted > 30
     assert {record.client.port >= 1_000 for record in table.records if record.ended == "evicted"} == {True}
     table.close_all()
