@@ -303,6 +303,12 @@ class Dialogue:
         if used is None:
             return len(data)
         early, self._early_reply = self._early_reply, None
+        if self._body_has_gap and self._body_reply_lost:
+            # Its own end and reply may be among what was lost, and this be the end of another.
+            self._end_of_data(None)
+            self._queue.commands_lost()
+            self._emit(CommandsLost())
+            return used
         self._end_of_data(None if self._body_began_unseen else self._body.wire_bytes)
         if early is not None:
             self._answer(early)

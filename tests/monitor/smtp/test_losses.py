@@ -182,3 +182,22 @@ def test_what_was_begun_before_a_loss_is_told_without_its_arguments() -> None:
     check(
         "C< AUTH PLAIN s3c\nC- 20\n= ! cleartext_auth\n= > AUTH PLAIN\n= < AUTH PLAIN ?\n= lost", after=SMALL
     )
+
+
+def test_a_message_whose_end_and_reply_may_be_lost_is_not_taken_for_the_next_one() -> None:
+    check(
+        """
+        C: s3cret
+        C- 100
+        S- 50
+        C: s3cret
+        C: .
+        S: 550 no
+        C: NOOP
+        = > . ?
+        = < . ?
+        = lost
+        = > NOOP
+        """,
+        after=BODY_BEGUN,
+    )

@@ -217,7 +217,7 @@ def _speech(mark: str, rest: str) -> tuple[str, bytes] | None:
     if mark in ("C:", "c:", "S:"):
         return mark[0], rest.encode() + b"\r\n"
     if mark in ("C<", "c<", "S<"):
-        raw, _ = codecs.escape_decode(rest.encode())  # type: ignore[attr-defined]
+        raw, _ = codecs.escape_decode(rest.encode())
         assert isinstance(raw, bytes)
         return mark[0], raw
     return None
