@@ -374,3 +374,12 @@ def packet(
     return Segment(
         START_NS, *ends[side], *ends[1 - side], flags, sequence, acknowledgement, len(payload), payload
     )
+
+
+def test_data_that_overtook_the_whole_handshake_belongs_to_it() -> None:
+    wire = chat().say("C: QUIT\nS: 221 bye").close()
+    true = wire.record()
+    wire.segments = [wire.segments[place] for place in (3, 4, 0, 1, 2)] + wire.segments[5:]
+    record = wire.record()
+    assert record["capture"] == true["capture"]
+    assert (record["banner"], record["helo"]) == (true["banner"], true["helo"])
