@@ -201,3 +201,42 @@ def test_a_message_whose_end_and_reply_may_be_lost_is_not_taken_for_the_next_one
         """,
         after=BODY_BEGUN,
     )
+
+
+def test_a_lost_ehlo_may_have_been_offered_pipelining() -> None:
+    check(
+        """
+        S: 220 mx
+        C- 22
+        S: 250-mx
+        S: 250 PIPELINING
+        C: MAIL FROM:<a@client.example>
+        S: 250 ok
+        --?
+        = banner 220
+        = lost
+        = > MAIL <a@client.example>
+        = < MAIL <a@client.example> ?
+        """
+    )
+
+
+def test_what_was_left_of_a_lost_reply_is_not_a_later_commands() -> None:
+    played = check(
+        """
+        C: VRFY b
+        S- 8
+        S< 250\\x20
+        S- 6
+        C: NOOP
+        S: 502-no
+        S< 502 n
+        S- 6
+        C: MAIL FROM:<a@client.example>
+        S< 55
+        S- 6
+        C: RSET
+        """,
+        after=SMALL,
+    )
+    assert not [words for words in played.reports if words.startswith("< MAIL") and "502" in words]
