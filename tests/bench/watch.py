@@ -6,9 +6,11 @@ through a real Postfix, whose own processor time is what that of watch is held a
 
 Processor time of watch is that of all its threads, from proc(5) stat, without its start. What the eBPF filter
 takes is charged to whoever sends or receives at the time, so it comes from the kernel's own account
-(kernel.bpf_stats_enabled). The server's is the sum of all other processes of its host, ended ones included.
+(BPF_ENABLE_STATS). The server's is the sum of all other processes of its host, ended ones included.
 """
 
+import ctypes
+import os
 import shlex
 import sys
 import time
@@ -47,7 +49,8 @@ LIBPCAP: Final = "libpcap"
 NOBODY: Final = "nobody"
 
 _SERVER: Final = server_address(1)
-_STATS_SWITCH: Final = Path("/proc/sys/kernel/bpf_stats_enabled")
+_LIBBPF: Final = "libbpf.so.1"  # Debian's libbpfcc, which the eBPF probe uses, brings it
+_BPF_STATS_RUN_TIME: Final = 0  # linux/bpf.h
 _SINK: Final = ["smtp-sink", "-u", "nobody", "-h", "mx.test", f"{_SERVER}:25", "1000"]
 _SOURCE: Final = [
     *("smtp-source", "-M", "client.test", "-f", "a@client.test", "-t", "b@mx.test"),
@@ -75,7 +78,7 @@ class MeasuredWatch(Watch):
         return int(line.split()[1]) * 1024
 
     def bpf_seconds(self) -> float:
-        """Of all BPF programs that it holds, since bpf_stats_enabled was set; 0 without any."""
+        """Of all BPF programs that it holds, since the account was opened; 0 without any."""
         total_ns = 0
         for descriptor in Path(f"/proc/{self.process.pid}/fdinfo").iterdir():
             for line in descriptor.read_text().splitlines():
@@ -216,13 +219,18 @@ def measure(workload: Workload, sessions: int, rounds: int = ROUNDS) -> Runs:
 
 @contextmanager
 def bpf_stats() -> Iterator[None]:
-    """The kernel keeps account of BPF programs' time meanwhile."""
-    before = _STATS_SWITCH.read_text()
-    _STATS_SWITCH.write_text("1")
+    """The kernel keeps account of BPF programs' time meanwhile.
+
+    By a descriptor, not by kernel.bpf_stats_enabled: nothing has to be restored, even if the run is killed.
+    """
+    library = ctypes.CDLL(_LIBBPF)
+    descriptor = library.bpf_enable_stats(_BPF_STATS_RUN_TIME)
+    if descriptor < 0:
+        raise OSError(-descriptor, os.strerror(-descriptor), "BPF_ENABLE_STATS")
     try:
         yield
     finally:
-        _STATS_SWITCH.write_text(before)
+        os.close(descriptor)
 
 
 def once(workload: Workload, sessions: int, kind: type[EbpfWatch] | type[LibpcapWatch] | None) -> Run:
@@ -309,7 +317,10 @@ def _row(watcher: str, sessions: int, runs: list[Run]) -> list[str]:
         if all(run.bpf_seconds for run in runs):
             in_kernel = Spread.of(run.bpf_seconds / sessions for run in runs).text(microseconds)
     per_packet = Spread.of(run.watch_seconds / run.packets for run in runs if run.packets)
-    ratio = Spread.of((run.watch_seconds + run.bpf_seconds) / run.server_seconds for run in runs)
+    ratio = ""
+    if all(run.server_seconds for run in runs):  # a short run may be over within a tick of its clock
+        ratios = ((run.watch_seconds + run.bpf_seconds) / run.server_seconds for run in runs)
+        ratio = Spread.of(ratios).text(times)
     return [
         watcher,
         pace,
@@ -318,7 +329,7 @@ def _row(watcher: str, sessions: int, runs: list[Run]) -> list[str]:
         microseconds(per_packet.median),
         mebibytes(max(run.resident_bytes for run in runs)),
         mebibytes(max(run.peak_bytes for run in runs)),
-        ratio.text(times),
+        ratio,
         *(_ends([getattr(run, name) for run in runs]) for name in ("records", "right", "drops")),
     ]
 
