@@ -189,7 +189,8 @@ class Streams:
                 heard += (acknowledgement - other.expected + _HALF) % _MODULUS - _HALF
                 if heard > other.next + WINDOW_LIMIT_BYTES:
                     heard = other.next
-            other.acknowledged = max(other.acknowledged, heard)
+            if heard > other.acknowledged:
+                other.acknowledged = heard
         elif not flags & (SYN | RST):
             return  # no receiver takes it: RFC 9293 section 3.10.7.4
         if flags & _UNUSUAL or own.first is None:

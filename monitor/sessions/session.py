@@ -119,7 +119,8 @@ class Session:
 
     def segment(self, side: Side, segment: Segment) -> None:
         """Takes a segment that one side sent."""
-        self.last_at_ns = max(self.last_at_ns, segment.at_ns)
+        if segment.at_ns > self.last_at_ns:
+            self.last_at_ns = segment.at_ns
         self.streams.segment(side, segment)
 
     def event(self, event: Event) -> None:

@@ -313,8 +313,11 @@ class SessionTable:
 
     def _deliver(self, session: Session, side: Side, segment: Segment) -> None:
         session.segment(side, segment)
-        if segment.length and session.may_buffer:
-            self._account(session)
+        if segment.length:
+            if session.may_buffer:
+                self._account(session)
+        elif segment.flags == ACK and session.touched_ns > self._now_ns - _SECOND_NS:
+            return  # a pure acknowledgement; a quarter of all segments are
         if session not in self._sessions:
             return  # closed, or evicted just now
         if session.streams.closed:

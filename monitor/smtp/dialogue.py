@@ -82,7 +82,7 @@ class Dialogue:
         self.unread_server = b""
         """What came behind the 220 of STARTTLS: no longer ours to read."""
         self._events: list[Event] = []
-        self._reported: set[Anomaly] = set()
+        self._reported: frozenset[Anomaly] = frozenset()
         self._queue = ReplyQueue(self._events, from_the_start=from_the_start)
         self._bytes_lost = not from_the_start
         # Client
@@ -584,7 +584,7 @@ class Dialogue:
     def _anomaly(self, anomaly: Anomaly) -> None:
         """Each anomaly is reported once a connection."""
         if anomaly not in self._reported:
-            self._reported.add(anomaly)
+            self._reported |= {anomaly}
             self._events.append(AnomalySeen(anomaly))
 
     def _emit(self, event: Event) -> None:

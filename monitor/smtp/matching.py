@@ -10,7 +10,6 @@ replies are matched to nothing, until something proves which is which: a code th
 codes are None. Better no code than another command's.
 """
 
-from collections import deque
 from typing import Final
 
 from monitor.smtp.events import CommandAnswered, Event
@@ -52,7 +51,7 @@ class ReplyQueue:
     def __init__(self, events: list[Event], *, from_the_start: bool) -> None:
         """`events`: where the answers are reported."""
         self._events = events
-        self._waiting: deque[Command] = deque()
+        self._waiting: list[Command] = []  # a deque would take 600 bytes, and it seldom holds more than three
         self.in_step = from_the_start
         """The next reply is known to be the oldest command's."""
         self._first_is_certain = False
@@ -91,14 +90,12 @@ class ReplyQueue:
 
     def contradicts(self, reply: Reply) -> bool:
         """Whether a reply can't be the oldest command's, though it is its turn."""
-        own = _ONLY_ANSWER_TO.get(reply.code)
-        return self.in_step and own is not None and reply.intermediate and self._waiting[0].verb not in own
+        return self.in_step and reply.intermediate and _may_answer(reply, self._waiting[0]) is False
 
     def answer(self, reply: Reply) -> Command | None:
         """Takes a reply while commands wait. Returns the command that it answers, None where that is not
         known."""
-        own = _ONLY_ANSWER_TO.get(reply.code)
-        proven = own is not None and any(command.verb in own for command in self._waiting)
+        proven = any(_may_answer(reply, command) for command in self._waiting)
         if self.in_step or self._first_is_certain:
             self._first_is_certain = False
             proven = proven and reply.intermediate
@@ -107,12 +104,11 @@ class ReplyQueue:
         else:
             self.last_answered = None
             return None
-        if proven and own is not None:
-            while self._waiting[0].verb not in own:
-                self._give_up(in_doubt=True)
+        while proven and not _may_answer(reply, self._waiting[0]):
+            self._give_up(in_doubt=True)
         command = self._waiting[0]
         if not self._more_follow(command, reply):
-            self._waiting.popleft()
+            self._waiting.pop(0)
             self._replies_left = 0
         self.last_answered = command
         self._events.append(CommandAnswered(command, reply))
@@ -221,7 +217,7 @@ class ReplyQueue:
 
     def _give_up(self, *, in_doubt: bool) -> None:
         """The same of the oldest command."""
-        command = self._waiting.popleft()
+        command = self._waiting.pop(0)
         self._replies_left = 0
         self._events.append(CommandAnswered(command, None, in_doubt))
         if in_doubt:
@@ -229,3 +225,10 @@ class ReplyQueue:
                 self._accepted_recipients = None
             if command.verb in GREETINGS:
                 self.pipelining = None
+
+
+def _may_answer(reply: Reply, command: Command) -> bool | None:
+    """Whether a reply whose code belongs to one kind of command belongs to this one; None for other codes."""
+    own = _ONLY_ANSWER_TO.get(reply.code)
+    # A STARTTLS that was overwritten on its way is no STARTTLS to the server.
+    return None if own is None else command.verb in own and not command.masked
