@@ -44,6 +44,7 @@ lint: setup ## ruff, formatter, mypy --strict, import-linter
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy --explicit-package-bases tests
 	$(BIN)/lint-imports
 
 format: setup ## put every file in the formatter's shape

@@ -65,6 +65,7 @@ def _session(session: Json) -> SessionTruth:
     session = _without_misreadings(session)
     hidden = bool(tls and tls.get("implicit"))
     attempt = session.get("tls_attempt")
+    hello: Json | None = tls or attempt
     return SessionTruth(
         witness="the driver",
         client=_endpoint(session.get("behind_middlebox_as") or session["client"]),
@@ -86,7 +87,7 @@ def _session(session: Json) -> SessionTruth:
         if tls
         else (NO_TLS if "tls" in session and not attempt and not starttls.get("handshake") else None),
         tls_cipher=tls["cipher"] if tls and tls.get("cipher") else None,
-        tls_sni=((tls or attempt)["sni"] or "") if tls or attempt else None,
+        tls_sni=(hello["sni"] or "") if hello else None,
         auth=tuple((one["mech"].upper(), one["code"]) for one in session["auth"] if not one.get("tls"))
         if "auth" in session
         else None,

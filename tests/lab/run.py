@@ -42,13 +42,12 @@ def main(interfaces: list[str]) -> int:
 
 def smtp_listeners() -> list[int]:
     """The SMTP ports on which something listens."""
-    return sorted(
-        {
-            connection.laddr.port
-            for connection in psutil.net_connections("tcp")
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port in PORTS
-        }
+    listening = (
+        connection.laddr.port
+        for connection in psutil.net_connections("tcp")
+        if connection.laddr and connection.status == psutil.CONN_LISTEN
     )
+    return sorted({port for port in listening if port in PORTS})
 
 
 def become(*words: str) -> None:

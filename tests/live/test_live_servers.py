@@ -19,11 +19,11 @@ import pytest
 from tests.lab import exim, opensmtpd, postfix, scenario
 from tests.lab.compare import differences, unmatched
 from tests.lab.laboratory import Laboratory, laboratory
-from tests.lab.library_client import send_with_smtplib
 from tests.lab.network import client_address, server_address
 from tests.lab.packages import LabUnavailableError
 from tests.lab.prometheus import Prometheus
 from tests.lab.raw_client import RawClient
+from tests.lab.smtplib_client import send_with_smtplib
 from tests.lab.swaks import run_swaks
 from tests.lab.truth import SessionTruth
 from tests.lab.watch import PROGRAM, Tcpdump, Watch, read_records, sample_sum

@@ -75,7 +75,19 @@ def recorded(
 @contextmanager
 def dumped(namespace: Namespace, interface: str, path: Path) -> Iterator[Path]:
     """Runs tcpdump in a namespace."""
-    arguments = ["tcpdump", "-i", interface, "-U", "--immediate-mode", "-B", "65536", "-s", "0", "-w", path]
+    arguments = [
+        "tcpdump",
+        "-i",
+        interface,
+        "-U",
+        "--immediate-mode",
+        "-B",
+        "65536",
+        "-s",
+        "0",
+        "-w",
+        str(path),
+    ]
     process = subprocess.Popen(
         namespace.command([*arguments, "-Z", "root"]), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     )
