@@ -12,6 +12,7 @@ from typing import Final
 
 from monitor.anomalies import Anomaly
 from monitor.sessions.record import Channel, Direction, Envelope, StarttlsOutcome, TransactionOutcome
+from monitor.smtp.grammar import SASL_MECHANISMS
 from probes.probe import DropSite, Verdict
 
 OTHER: Final = "other"
@@ -22,25 +23,7 @@ UNKNOWN: Final = "unknown"
 
 TLS_VERSIONS: Final = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3", UNKNOWN, OTHER)
 
-AUTH_MECHANISMS: Final = (
-    # The IANA registry of SASL mechanisms, cut to those that mail servers offer; and LOGIN, XOAUTH2 and NTLM,
-    # which mail clients use though no RFC defines them.
-    "ANONYMOUS",
-    "CRAM-MD5",
-    "DIGEST-MD5",
-    "EXTERNAL",
-    "GSSAPI",
-    "LOGIN",
-    "NTLM",
-    "OAUTHBEARER",
-    "PLAIN",
-    "SCRAM-SHA-1",
-    "SCRAM-SHA-1-PLUS",
-    "SCRAM-SHA-256",
-    "SCRAM-SHA-256-PLUS",
-    "XOAUTH2",
-    OTHER,
-)
+AUTH_MECHANISMS: Final = (*SASL_MECHANISMS, OTHER)
 
 DURATION_BUCKETS_SECONDS: Final = (
     # From a scan over a session on a good line to a tarpitted one; 300 and 600 are the longest time-outs of

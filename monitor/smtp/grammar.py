@@ -49,8 +49,27 @@ a loss it may be a password."""
 # A middlebox that hides STARTTLS overwrites its eight letters: XXXXXXXX, or with a letter as its mark at the
 # end.
 MASKED_STARTTLS: Final = re.compile(rb"X{7}[A-Z]\Z")
-# SASL mechanism names: RFC 4422 section 3.1; as sent by whoever does not shout, too.
-_MECHANISM: Final = re.compile(rb"[A-Za-z0-9_-]{1,20}\Z")
+SASL_MECHANISMS: Final = (
+    # The IANA registry of SASL mechanisms, cut to those that mail servers offer; and LOGIN, XOAUTH2 and NTLM,
+    # which mail clients use though no RFC defines them.
+    "ANONYMOUS",
+    "CRAM-MD5",
+    "DIGEST-MD5",
+    "EXTERNAL",
+    "GSSAPI",
+    "LOGIN",
+    "NTLM",
+    "OAUTHBEARER",
+    "PLAIN",
+    "SCRAM-SHA-1",
+    "SCRAM-SHA-1-PLUS",
+    "SCRAM-SHA-256",
+    "SCRAM-SHA-256-PLUS",
+    "XOAUTH2",
+)
+# What any mechanism's name looks like, RFC 4422 section 3.1. What stands there in small letters may be a
+# password in the wrong place, and is a mechanism only if it is a known one.
+_MECHANISM: Final = re.compile(rb"[A-Z0-9_-]{1,20}\Z")
 _FROM: Final = re.compile(rb"FROM(?:[ \t]*:[ \t]*|[ \t]+|\Z)", re.IGNORECASE)
 _TO: Final = re.compile(rb"TO(?:[ \t]*:[ \t]*|[ \t]+|\Z)", re.IGNORECASE)
 _BDAT: Final = re.compile(rb"(\d{1,20})(?:[ \t]+(LAST))?[ \t]*\Z", re.IGNORECASE)
@@ -151,7 +170,8 @@ def line_limit_octets(verb: str) -> int:
 
 def _mechanism(raw: bytes) -> str:
     """A mechanism's name; "OTHER" for what can't be one, as it may be a secret in the wrong place."""
-    return raw.decode("ascii").upper() if _MECHANISM.match(raw) else "OTHER"
+    name = text(raw.upper())
+    return name if name in SASL_MECHANISMS or _MECHANISM.match(raw) else "OTHER"
 
 
 def _path(introduction: re.Pattern[bytes], argument: bytes) -> Path | None:

@@ -134,6 +134,8 @@ def test_what_names_no_path_has_none(line: str) -> None:
         ("AUTH", "AUTH OTHER"),
         ("AUTH AHVzZXIAczNjcmV0=", "AUTH OTHER"),
         ("AUTH a-password-longer-than-any-mechanism", "AUTH OTHER"),
+        ("AUTH hunter2", "AUTH OTHER"),
+        ("AUTH KERBEROS_V4", "AUTH KERBEROS_V4"),
         ("X-EXPS GSSAPI TlRMTVNTUAABAAAA", "X-EXPS GSSAPI"),
         ("QUIT now", "QUIT"),
         ("NOOP s3cret", "NOOP"),
