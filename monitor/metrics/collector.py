@@ -47,6 +47,8 @@ class TableCounters(Protocol):
     def open_sessions(self) -> int: ...
     @property
     def handshakes_incomplete(self) -> int: ...
+    @property
+    def strays(self) -> int: ...
 
 
 class MonitorCollector(Collector):
@@ -71,6 +73,7 @@ class MonitorCollector(Collector):
         yield _duration(counts.duration_buckets, counts.duration_seconds_sum)
         yield self._family(families.SESSIONS_OPEN, {(): self._table.open_sessions})
         yield self._family(families.HANDSHAKES_INCOMPLETE, {(): self._table.handshakes_incomplete})
+        yield self._family(families.STRAYS, {(): self._table.strays})
         seen, dropped = self._probe.counts.seen, self._probe.counts.dropped
         # Looked up one by one: the capture thread may add a key meanwhile, so they are never iterated.
         yield self._family(families.PACKETS, {(verdict.value,): seen[verdict] for verdict in Verdict})

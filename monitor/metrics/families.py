@@ -189,6 +189,11 @@ HANDSHAKES_INCOMPLETE: Final = Family(
     Kind.COUNTER,
     "Connections whose TCP handshake never completed: refused, unanswered or half-open. They have no record.",
 )
+STRAYS: Final = Family(
+    "smtp_tcp_stray_segments_total",
+    Kind.COUNTER,
+    "TCP segments without data that belong to no known connection: probes of scans, what trails a session.",
+)
 PACKETS: Final = Family(
     "smtp_monitor_packets_total",
     Kind.COUNTER,
@@ -238,6 +243,7 @@ FAMILIES: Final = (
     SESSION_DURATION,
     SESSIONS_OPEN,
     HANDSHAKES_INCOMPLETE,
+    STRAYS,
     PACKETS,
     PACKETS_DROPPED,
     SESSIONS_INCOMPLETE,

@@ -125,8 +125,6 @@ class SessionTable:
         self._next_sweep_ns = 0
         self.handshakes_incomplete = 0
         """Handshakes that never became a connection."""
-        self.evicted = 0
-        """Sessions that left because the table or its buffers were full."""
         self.strays = 0
         """Segments without data that belong to no known connection."""
 
@@ -343,11 +341,7 @@ class SessionTable:
             self._evict(next(iter(most)))
 
     def _evict(self, session: Session) -> None:
-        if session in self._closed:
-            self._finish(session, None)
-        else:
-            self.evicted += 1
-            self._finish(session, Ended.EVICTED)
+        self._finish(session, None if session in self._closed else Ended.EVICTED)
 
     def _finish(self, session: Session, unseen_end: Ended | None) -> None:
         """Takes a connection out of the table and hands on its record."""

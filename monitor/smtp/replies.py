@@ -8,7 +8,7 @@ from monitor.smtp.grammar import text
 
 REPLY_LINE_OCTETS: Final = 512  # RFC 5321 section 4.5.3.1.5, CRLF included
 KEPT_LINES: Final = 64
-"""Lines of one reply that are kept: three times the longest EHLO reply met among the common servers."""
+"""Lines of one reply that are kept: four times the longest in the captures (13, an EHLO reply)."""
 KEPT_LINE_BYTES: Final = 1_024
 """Bytes of a line's text that are kept: twice what RFC 5321 allows."""
 _SEPARATORS: Final = frozenset({b"", b" ", b"\t", b"-"})

@@ -3,8 +3,9 @@
 `CIPHERS` was produced with public tools, the first source that has a number winning:
 
 1. `openssl ciphers -V 'ALL:COMPLEMENTOFALL:@SECLEVEL=0'` of OpenSSL 3.0;
-2. for suites which that build leaves out (RC4, DES, EXPORT, static DH and ECDH, ...), the names that
-   ciphers(1) of OpenSSL 1.0.2 and 1.1.1 documents;
+2. for suites which that build leaves out (RC4, DES, EXPORT, static DH and ECDH, ...), the names of OpenSSL
+   1.0.2 and 1.1. Those that ciphers(1) of OpenSSL 3.0 still lists were held against it; EXPORT, single DES,
+   static DH and the older RC4 ones were checked by number only;
 3. IANA's names, as `tshark -G values` of Wireshark 4.0 lists them (tls.handshake.ciphersuite), without GREASE
    and the signalling values, which no server selects.
 """

@@ -31,6 +31,7 @@ class GivenProbe:
 class GivenTable:
     open_sessions: int = 0
     handshakes_incomplete: int = 0
+    strays: int = 0
 
 
 @pytest.fixture
@@ -48,4 +49,4 @@ def probe() -> GivenProbe:
 
 @pytest.fixture
 def collector(tally: Tally, probe: GivenProbe) -> MonitorCollector:
-    return MonitorCollector(tally, probe, GivenTable(open_sessions=2, handshakes_incomplete=5))
+    return MonitorCollector(tally, probe, GivenTable(open_sessions=2, handshakes_incomplete=5, strays=11))
