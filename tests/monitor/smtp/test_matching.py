@@ -1,0 +1,26 @@
+"""Which command a reply answers, where transcripts would have to be long to show it."""
+
+from monitor.smtp.events import CommandAnswered, Event
+from monitor.smtp.grammar import Command
+from monitor.smtp.matching import ReplyQueue
+from monitor.smtp.replies import Reply
+
+
+def test_out_of_step_a_220_is_no_answer_to_a_starttls_that_was_overwritten() -> None:
+    events: list[Event] = []
+    queue = ReplyQueue(events, from_the_start=True)
+    masked, real = Command("STARTTLS", masked=True), Command("STARTTLS")
+    queue.add(masked)
+    queue.add(real)
+    queue.lose_step()  # the 500 to the first may be what was lost
+    assert queue.answer(Reply(220)) is real
+    assert events == [CommandAnswered(masked, None, in_doubt=True), CommandAnswered(real, Reply(220))]
+
+
+def test_out_of_step_a_common_code_answers_nothing() -> None:
+    events: list[Event] = []
+    queue = ReplyQueue(events, from_the_start=True)
+    queue.add(Command("NOOP"))
+    queue.lose_step()
+    assert queue.answer(Reply(250)) is None
+    assert not events
