@@ -43,6 +43,19 @@ class DropSite(StrEnum):
     """The BPF ring buffer was full."""
     FRAGMENTS = "fragments"
     """IP fragments whose datagram was never completed, or went over the table's bound."""
+    TSHARK = "tshark"
+    """tshark died over it, twice."""
+
+
+class Restart(StrEnum):
+    """Why the pyshark probe replaced its tshark: the label of smtp_monitor_tshark_restarts_total."""
+
+    PLANNED = "planned"
+    """Its memory grows with what it has seen."""
+    DIED = "died"
+    """It ended by itself, or was ended."""
+    HUNG = "hung"
+    """It did not answer."""
 
 
 @dataclass(slots=True)
@@ -51,6 +64,7 @@ class PacketCounts:
 
     seen: Counter[Verdict] = field(default_factory=Counter)
     dropped: Counter[DropSite] = field(default_factory=Counter)
+    restarts: Counter[Restart] = field(default_factory=Counter)
 
 
 class Probe(Protocol):
@@ -70,6 +84,10 @@ class Probe(Protocol):
         can look at clocks and signals; it ends only by `CaptureInterrupted`. A file probe ends with its
         files.
         """
+
+    def is_caught_up(self) -> bool:
+        """Whether an empty batch says that nothing captured waits to be yielded: then the clock may go ahead
+        of the packets."""
 
     def interfaces_up(self) -> dict[str, bool]:
         """For a live probe: each watched interface (as named on the command line) and whether it is captured

@@ -8,7 +8,6 @@ import ctypes.util
 import platform
 import re
 import socket
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,8 +21,10 @@ import psutil
 
 from monitor.cli.main import DONE, FAILED
 from monitor.cli.parameters import ENVIRONMENT_PREFIX, ports_option
-from probes.ebpf.program import why_unavailable
+from probes.ebpf.program import why_unavailable as ebpf_unavailable
 from probes.probe import ProbeUnavailable
+from probes.tshark.probe import why_unavailable as tshark_unavailable
+from probes.tshark.programs import tshark_version
 
 MAIL_SERVERS: Final = {
     "postfix": "Postfix",
@@ -87,11 +88,11 @@ def command(ports: frozenset[int]) -> int:
 
 def diagnose(ports: frozenset[int]) -> tuple[bool, list[Finding]]:
     """Whether some live probe can run, and all there is to say."""
-    ebpf, libpcap = _ebpf(), _libpcap()
-    can_watch = State.FINE in (ebpf.state, libpcap.state)
+    live = (_ebpf(), _libpcap(), _pyshark())
+    can_watch = any(finding.state is State.FINE for finding in live)
     listening = _listeners(ports)
     mail = [*_mail_servers(ports, listening), _tls_library(listening)]
-    findings = [_system(), ebpf, libpcap, _capture_files(), _tshark(), *mail]
+    findings = [_system(), *live, _capture_files(), _tshark(), *mail]
     return can_watch, findings
 
 
@@ -102,7 +103,7 @@ def _system() -> Finding:
 
 def _ebpf() -> Finding:
     what = "live capture, eBPF"
-    reason = why_unavailable()
+    reason = ebpf_unavailable()
     if reason is None:
         return Finding(State.FINE, what, "the filter loads into the kernel")
     return Finding(State.MISSING, what, *_split(reason))
@@ -125,6 +126,14 @@ def _libpcap() -> Finding:
     return Finding(State.FINE, what, "a packet socket opens")
 
 
+def _pyshark() -> Finding:
+    what = "live capture, pyshark"
+    reason = tshark_unavailable()
+    if reason is None:
+        return Finding(State.FINE, what, "dumpcap captures")
+    return Finding(State.MISSING, what, *_split(reason))
+
+
 def _capture_files() -> Finding:
     what = "capture files"
     try:
@@ -139,9 +148,10 @@ def _tshark() -> Finding:
     if path is None:
         said = "not installed; needed for the pyshark probe alone"
         return Finding(State.MISSING, "tshark", said, "apt-get install tshark")
-    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603
-    found = re.search(r"\d+\.\d+\.\d+", said)
-    return Finding(State.FINE, "tshark", f"{found[0] if found else 'of unknown version'}, {path}")
+    try:
+        return Finding(State.FINE, "tshark", f"{tshark_version(path)}, {path}")
+    except ProbeUnavailable as reason:
+        return Finding(State.MISSING, "tshark", *_split(reason))
 
 
 def _mail_servers(ports: frozenset[int], listening: Listeners) -> Iterator[Finding]:

@@ -5,22 +5,19 @@ import sys
 from contextlib import closing
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
-from typing import Final
 
 import click
 
 from monitor.cli.main import DONE, FAILED, abandon_standard_output, warn
 from monitor.cli.parameters import ENVIRONMENT_PREFIX, local_network_option, ports_option
+from monitor.cli.probes import open_files_probe
 from monitor.cli.progress import LateProgress
 from monitor.metrics.tally import Tally
 from monitor.records import STANDARD_OUTPUT, ReaderGoneError, RecordsWriter
 from monitor.sessions.direction import OurAddresses
 from monitor.sessions.record import SessionRecord
 from monitor.sessions.table import SessionTable
-from probes.pcap.files import CaptureFilesProbe
 from probes.probe import CaptureInterrupted
-
-PYSHARK_LATER: Final = "the pyshark probe comes with the next version; leave --probe away"
 
 
 class OutputFormat(StrEnum):
@@ -56,7 +53,7 @@ class OutputFormat(StrEnum):
     default="pcap",
     show_default=True,
     show_envvar=True,
-    help="What reads the packets.",
+    help="What reads the packets. pyshark: tshark, which knows more formats and encapsulations.",
 )
 @ports_option
 @local_network_option("A network that is ours: it decides inbound or outbound. May be repeated.")
@@ -72,23 +69,26 @@ def command(
     FILE is a pcap or pcapng file, as it is or compressed (.gz, .zst); - is standard input. Several files are
     one capture, in the order given. Needs no privilege and no settings.
     """
-    if probe == "pyshark":
-        raise click.BadParameter(PYSHARK_LATER, param_hint="--probe")
     logging.basicConfig(format="Warning: %(message)s", level=logging.WARNING)
     chosen = OutputFormat(output_format or ("table" if sys.stdout.isatty() else "jsonl"))
-    reading = _Reading(files, ports, OurAddresses(local_network), chosen)
+    reading = _Reading(probe, files, ports, OurAddresses(local_network), chosen)
     with closing(reading):
         return reading.run()
 
 
 class _Reading:
     def __init__(
-        self, files: tuple[str, ...], ports: frozenset[int], ours: OurAddresses, output_format: OutputFormat
+        self,
+        probe: str,
+        files: tuple[str, ...],
+        ports: frozenset[int],
+        ours: OurAddresses,
+        output_format: OutputFormat,
     ) -> None:
-        """Opens all files. Raises CaptureFileError."""
+        """Opens all files. Raises ProbeUnavailable, CaptureFileError."""
         self._format = output_format
         self._progress = self._progress_bar()
-        self._probe = CaptureFilesProbe(files, ports, progress=self._progress)
+        self._probe = open_files_probe(probe, files, ports, self._progress)
         if self._progress is not None:
             self._progress.total_bytes = self._probe.total_bytes
         self._tally = Tally(ports)
@@ -169,5 +169,6 @@ class _Reading:
 
     def _print_metrics(self) -> None:
         from monitor.metrics.collector import MonitorCollector, exposition  # noqa: PLC0415 - the same for it
+        from monitor.metrics.lag import Lag  # noqa: PLC0415
 
-        sys.stdout.buffer.write(exposition(MonitorCollector(self._tally, self._probe, self._table)))
+        sys.stdout.buffer.write(exposition(MonitorCollector(self._tally, self._probe, self._table, Lag())))

@@ -11,7 +11,6 @@ from monitor.cli.parameters import ENVIRONMENT_PREFIX, ListenType, local_network
 
 DEFAULT_LISTEN: Final = "127.0.0.1:9825"
 DEFAULT_INTERFACE: Final = "any"  # a newcomer has mail on some interface, and rarely knows its name
-PYSHARK_LATER: Final = "the pyshark probe comes with the next version; use auto or ebpf"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -58,7 +57,8 @@ def _load_config(context: click.Context, _: click.Parameter, path: str | None) -
     default="auto",
     show_default=True,
     show_envvar=True,
-    help="How to capture. auto: eBPF, or plain libpcap where bcc is missing.",
+    help="How to capture. auto: eBPF, else libpcap, else pyshark, which is dumpcap and tshark: they need "
+    "no root, but the group wireshark.",
 )
 @click.option(
     "--listen",
@@ -104,8 +104,6 @@ def command(
     Runs until SIGTERM, SIGINT (Ctrl-C), or the end of the capture, and then writes a record of every session
     that is still open. Needs the privilege to capture: see doctor.
     """
-    if probe == "pyshark":
-        raise click.BadParameter(PYSHARK_LATER, param_hint="--probe")
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(message)s",
         level=logging.getLevelNamesMapping()[log_level.upper()],

@@ -18,9 +18,10 @@ from typing import Final, Self
 import click
 import psutil
 
-from monitor.cli.live import open_live_probe
 from monitor.cli.main import DONE, FAILED, NOT_BEGUN
+from monitor.cli.probes import open_live_probe
 from monitor.metrics.collector import MonitorCollector
+from monitor.metrics.lag import Lag
 from monitor.metrics.server import MetricsServer
 from monitor.metrics.tally import Tally
 from monitor.records import ReaderGoneError, RecordsWriter
@@ -47,7 +48,7 @@ class CannotBegin(click.ClickException):
 class WatchSettings:
     interfaces: tuple[str, ...]
     probe: str
-    """auto or ebpf."""
+    """auto, ebpf or pyshark."""
     listen: tuple[str, int]
     records: str | None
     """A path, `-`, or None for no records."""
@@ -63,6 +64,7 @@ class Watching:
         ports, records = settings.ports, settings.records
         self._ours = OurAddresses(settings.local_networks, own_addresses())
         self._tally = Tally(ports)
+        self._lag = Lag()
         self._table = SessionTable(ports, self._ours, self._on_record)
         self._status = DONE
         self._stop_signal: int | None = None
@@ -116,7 +118,12 @@ class Watching:
             for segment in batch:
                 take(segment)
             now = time.monotonic()
-            if not batch:
+            is_caught_up = not batch and self._probe.is_caught_up()
+            if batch:
+                self._lag.read_until(batch[-1].at_ns)
+            else:
+                self._lag.nothing_read(is_caught_up)
+            if is_caught_up:
                 # Nothing waits to be read, so the clock may go ahead of the packets.
                 tick(time.time_ns())
             if self._is_reopen_asked:
@@ -124,7 +131,7 @@ class Watching:
                 self._reopen()
             if self._stop_signal is not None:
                 drain_until = min(drain_until, now + DRAIN_SECONDS)
-                if not batch or now >= drain_until:
+                if is_caught_up or now >= drain_until:
                     _LOG.info("ending: %s", signal.Signals(self._stop_signal).name)
                     return
             if now >= addresses_due:
@@ -172,7 +179,8 @@ class Watching:
 
     def _open_server(self, host: str, port: int) -> MetricsServer:
         try:
-            server = MetricsServer(host, port, MonitorCollector(self._tally, self._probe, self._table))
+            collector = MonitorCollector(self._tally, self._probe, self._table, self._lag)
+            server = MetricsServer(host, port, collector)
         except OSError as error:
             where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             raise CannotBegin(

@@ -36,8 +36,9 @@ from prometheus_client.registry import Collector
 
 from monitor.metrics import families
 from monitor.metrics.families import DURATION_BUCKETS_SECONDS, Family, Kind
+from monitor.metrics.lag import Lag
 from monitor.metrics.tally import Tally
-from probes.probe import DropSite, Probe, Verdict
+from probes.probe import DropSite, Probe, Restart, Verdict
 
 
 class TableCounters(Protocol):
@@ -55,10 +56,11 @@ class MonitorCollector(Collector):
     """One scrape reads one snapshot of the tally; the rest are single integers of the capture thread, whose
     reading can't be torn."""
 
-    def __init__(self, tally: Tally, probe: Probe, table: TableCounters) -> None:
+    def __init__(self, tally: Tally, probe: Probe, table: TableCounters, lag: Lag) -> None:
         self._tally = tally
         self._probe = probe
         self._table = table
+        self._lag = lag
 
     def collect(self) -> Iterable[Metric]:
         counts = self._tally.snapshot()
@@ -78,6 +80,9 @@ class MonitorCollector(Collector):
         # Looked up one by one: the capture thread may add a key meanwhile, so they are never iterated.
         yield self._family(families.PACKETS, {(verdict.value,): seen[verdict] for verdict in Verdict})
         yield self._family(families.PACKETS_DROPPED, {(site.value,): dropped[site] for site in DropSite})
+        yield self._family(families.LAG, {(): self._lag.seconds})
+        restarts = self._probe.counts.restarts
+        yield self._family(families.TSHARK_RESTARTS, {(why.value,): restarts[why] for why in Restart})
         yield self._family(families.SESSIONS_INCOMPLETE, counts.sessions_incomplete)
         yield self._family(families.RECORDS, counts.records)
         interfaces = self._probe.interfaces_up()
@@ -87,7 +92,7 @@ class MonitorCollector(Collector):
         build = (version("smtp-horizon"), platform.python_version())
         yield self._family(families.BUILD_INFO, {build: 1})
 
-    def _family(self, family: Family, values: Mapping[tuple[str, ...], int]) -> Metric:
+    def _family(self, family: Family, values: Mapping[tuple[str, ...], float]) -> Metric:
         """All children of the closed sets, at zero where nothing was counted, then those counted."""
         make = CounterMetricFamily if family.kind is Kind.COUNTER else GaugeMetricFamily
         metric = make(family.name, family.help, labels=family.label_names)

@@ -13,7 +13,7 @@ from typing import Final
 from monitor.anomalies import Anomaly
 from monitor.sessions.record import Channel, Direction, Envelope, StarttlsOutcome, TransactionOutcome
 from monitor.smtp.grammar import SASL_MECHANISMS
-from probes.probe import DropSite, Verdict
+from probes.probe import DropSite, Restart, Verdict
 
 OTHER: Final = "other"
 """What every value outside a closed set folds into."""
@@ -206,6 +206,17 @@ PACKETS_DROPPED: Final = Family(
     "Packets lost before they could be read, by where.",
     (_label("where", DropSite),),
 )
+LAG: Final = Family(
+    "smtp_monitor_lag_seconds",
+    Kind.GAUGE,
+    "Age of the packet that was read last, while packets come or wait; 0 when none do.",
+)
+TSHARK_RESTARTS: Final = Family(
+    "smtp_monitor_tshark_restarts_total",
+    Kind.COUNTER,
+    "How often the pyshark probe replaced its tshark, by why; no packet is lost by it.",
+    (_label("reason", Restart),),
+)
 SESSIONS_INCOMPLETE: Final = Family(
     "smtp_monitor_sessions_incomplete_total",
     Kind.COUNTER,
@@ -246,6 +257,8 @@ FAMILIES: Final = (
     STRAYS,
     PACKETS,
     PACKETS_DROPPED,
+    LAG,
+    TSHARK_RESTARTS,
     SESSIONS_INCOMPLETE,
     RECORDS,
     CAPTURE_UP,

@@ -61,6 +61,9 @@ class EbpfProbe:
     def counts(self) -> PacketCounts:
         return self._counts
 
+    def is_caught_up(self) -> bool:
+        return True
+
     def interfaces_up(self) -> dict[str, bool]:
         return self._up
 

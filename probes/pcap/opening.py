@@ -86,20 +86,21 @@ class ByteStream:
             os.close(descriptor)
 
 
-class OpenCapture:
-    """An open input that begins like a capture."""
+class OpenInput:
+    """An open input that is not empty, and its uncompressed bytes."""
 
     def __init__(self, path: str) -> None:
         """Raises CaptureFileError."""
         self.name = shown(path)
         self.stream = ByteStream(_open(path, self.name))
         try:
+            self._uncompress()
             self._recognise()
         except BaseException:
             self.close()
             raise
 
-    def _recognise(self) -> None:
+    def _uncompress(self) -> None:
         status = os.fstat(self.stream.descriptor)
         if stat.S_ISDIR(status.st_mode):
             raise CaptureFileError(f"{self.name} is a directory; name the capture files in it")
@@ -115,32 +116,18 @@ class OpenCapture:
                 pieces = _unzstandarded(pieces)
             else:
                 self.is_compressed = False
-            first = at_least(PCAP_HEADER_BYTES, pieces)
+            self.first = at_least(PCAP_HEADER_BYTES, pieces)
         except (CutShort, OSError) as error:
             raise CaptureFileError(
                 f"{self.name} can't be read: {error}; copy it again from its source"
             ) from error
-        self._refuse_what_is_no_capture(first)
-        self.is_pcapng = first.startswith(PCAPNG_MAGIC)
-        self.pieces: Iterator[bytes] = chain([first], pieces)
+        if not self.first:
+            raise CaptureFileError(f"{self.name} is empty; was the capture stopped before its first packet?")
+        self.pieces: Iterator[bytes] = chain([self.first], pieces)
         """The uncompressed bytes from the beginning. Raises CutShort where the compression ends too soon."""
 
-    def _refuse_what_is_no_capture(self, first: bytes) -> None:
-        if not first:
-            raise CaptureFileError(f"{self.name} is empty; was the capture stopped before its first packet?")
-        for magic, program in OTHER_COMPRESSIONS.items():
-            if first.startswith(magic):
-                raise CaptureFileError(
-                    f"{self.name} is compressed with {program}; "
-                    f"unpack it on the way: {program} -dc FILE | smtp-horizon read -"
-                )
-        if first[:4] not in PCAP_MAGICS and not first.startswith(PCAPNG_MAGIC):
-            raise CaptureFileError(
-                f"{self.name} is no pcap or pcapng capture (it begins with {first[:8]!r}); "
-                "name a file that tcpdump -w or Wireshark wrote"
-            )
-        if len(first) < PCAP_HEADER_BYTES:
-            raise CaptureFileError(f"{self.name} is cut short in its header; copy it again from its source")
+    def _recognise(self) -> None:
+        """What the input must begin with: anything. Raises CaptureFileError."""
 
     def _pieces(self) -> Iterator[bytes]:
         while piece := self.stream.read(READ_BYTES):
@@ -152,6 +139,27 @@ class OpenCapture:
 
     def close(self) -> None:
         self.stream.close()
+
+
+class OpenCapture(OpenInput):
+    """An open input that begins like a capture which libpcap or python-pcapng reads."""
+
+    def _recognise(self) -> None:
+        first = self.first
+        self.is_pcapng = first.startswith(PCAPNG_MAGIC)
+        for magic, program in OTHER_COMPRESSIONS.items():
+            if first.startswith(magic):
+                raise CaptureFileError(
+                    f"{self.name} is compressed with {program}; "
+                    f"unpack it on the way: {program} -dc FILE | smtp-horizon read -"
+                )
+        if first[:4] not in PCAP_MAGICS and not self.is_pcapng:
+            raise CaptureFileError(
+                f"{self.name} is no pcap or pcapng capture (it begins with {first[:8]!r}); "
+                "name a file that tcpdump -w or Wireshark wrote, or try --probe pyshark"
+            )
+        if len(first) < PCAP_HEADER_BYTES:
+            raise CaptureFileError(f"{self.name} is cut short in its header; copy it again from its source")
 
 
 def _open(path: str, name: str) -> int:

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 import pytest
 
 from probes.frames import FrameDecoder
-from probes.pcap.live import LivePcapProbe, kernel_filter
+from probes.pcap.filter import kernel_filter
+from probes.pcap.live import LivePcapProbe
 from probes.probe import PacketCounts, ProbeUnavailable, Verdict
 
 PORTS = frozenset((25, 587))

@@ -159,7 +159,7 @@ def test_wrong_settings_are_one_line_and_status_2(tmp_path: Path) -> None:
         "--config", str(config)
     )
     assert "names no address" in _fails(SMTP_HORIZON_LISTEN="9825")
-    assert "comes with the next version" in _fails("--probe", "pyshark")
+    assert "'tcpdump' is not one of 'auto', 'ebpf', 'pyshark'" in _fails("--probe", "tcpdump")
 
 
 @needs_root

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from monitor.metrics.collector import MonitorCollector
+from monitor.metrics.lag import Lag
 from monitor.metrics.tally import Tally
 from probes.probe import DropSite, PacketCounts, Verdict
 from probes.segment import Segment
@@ -19,6 +20,9 @@ class GivenProbe:
 
     def batches(self) -> Iterator[Sequence[Segment]]:
         return iter(())
+
+    def is_caught_up(self) -> bool:
+        return True
 
     def interfaces_up(self) -> dict[str, bool]:
         return self.interfaces
@@ -49,4 +53,6 @@ def probe() -> GivenProbe:
 
 @pytest.fixture
 def collector(tally: Tally, probe: GivenProbe) -> MonitorCollector:
-    return MonitorCollector(tally, probe, GivenTable(open_sessions=2, handshakes_incomplete=5, strays=11))
+    return MonitorCollector(
+        tally, probe, GivenTable(open_sessions=2, handshakes_incomplete=5, strays=11), Lag()
+    )

@@ -1,0 +1,73 @@
+"""Which probe reads or watches, by its name on the command line."""
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final, Protocol
+
+from monitor.cli.progress import LateProgress
+from probes.probe import Probe, ProbeUnavailable
+
+AUTO: Final = "auto"
+PYSHARK: Final = "pyshark"
+
+_LOG: Final = logging.getLogger(__name__)
+
+# Probes are imported where they are wanted: the others' libraries may not be there, and take time to load.
+
+
+class FilesProbe(Probe, Protocol):
+    """A probe of capture files."""
+
+    @property
+    def total_bytes(self) -> int | None:
+        """Of all files; None where it can't be said how much of them is consumed."""
+
+
+def open_files_probe(
+    name: str, paths: Sequence[str], ports: frozenset[int], progress: LateProgress | None
+) -> FilesProbe:
+    """`name`: `pcap` or `pyshark`. Raises ProbeUnavailable, CaptureFileError."""
+    if name == PYSHARK:
+        from probes.tshark.probe import TsharkFilesProbe  # noqa: PLC0415
+
+        return TsharkFilesProbe(paths, ports, progress=progress)
+    from probes.pcap.files import CaptureFilesProbe  # noqa: PLC0415
+
+    return CaptureFilesProbe(paths, ports, progress=progress)
+
+
+def open_live_probe(name: str, interfaces: Sequence[str], ports: frozenset[int]) -> Probe:
+    """`name`: `auto`, `ebpf` or `pyshark`. Raises ProbeUnavailable.
+
+    `auto` takes libpcap where bcc is missing or the kernel has no BPF for us; without the privilege for
+    either, dumpcap, which may have it; and says so. What stops all of them, as an unknown interface does, is
+    told in eBPF's words: its remedy leads further.
+    """
+    if name == PYSHARK:
+        return _pyshark(interfaces, ports)
+    from probes.ebpf.probe import EbpfProbe  # noqa: PLC0415
+
+    try:
+        return EbpfProbe(interfaces, ports)
+    except ProbeUnavailable as reason:
+        if name != AUTO:
+            raise
+        for substitute, program in ((_libpcap, "libpcap"), (_pyshark, "dumpcap and tshark")):
+            with suppress(ProbeUnavailable):
+                probe = substitute(interfaces, ports)
+                _LOG.warning("%s; capturing with %s meanwhile", reason, program)
+                return probe
+        raise
+
+
+def _libpcap(interfaces: Sequence[str], ports: frozenset[int]) -> Probe:
+    from probes.pcap.live import LivePcapProbe  # noqa: PLC0415
+
+    return LivePcapProbe(interfaces, ports)
+
+
+def _pyshark(interfaces: Sequence[str], ports: frozenset[int]) -> Probe:
+    from probes.tshark.probe import LiveTsharkProbe  # noqa: PLC0415
+
+    return LiveTsharkProbe(interfaces, ports)
