@@ -81,9 +81,13 @@ class Probe(Protocol):
         """Yields segments in capture order, in batches.
 
         A live probe yields at least every `HEARTBEAT_SECONDS`, an empty batch if need be, so that its reader
-        can look at clocks and signals; it ends only by `CaptureInterrupted`. A file probe ends with its
-        files.
+        can look at clocks and signals; it ends after `stop`, or by `CaptureInterrupted`. A file probe ends
+        with its files.
         """
+
+    def stop(self) -> None:
+        """Captures no more. What was captured before is still yielded, then `batches` ends. A file probe goes
+        on: its packets were captured long ago."""
 
     def is_caught_up(self) -> bool:
         """Whether an empty batch says that nothing captured waits to be yielded: then the clock may go ahead

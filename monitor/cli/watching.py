@@ -6,6 +6,7 @@ heartbeat.
 """
 
 import logging
+import math
 import signal
 import socket
 import time
@@ -33,7 +34,7 @@ from probes.probe import CaptureInterrupted
 ADDRESSES_EVERY_SECONDS: Final = (
     30.0  # a new address of ours is known within the time of a DHCP lease's change
 )
-DRAIN_SECONDS: Final = 2.0  # how long a signal waits for packets that were captured before it
+DRAIN_SECONDS: Final = 2.0  # how long, after a signal, what was captured before it may take
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ class Watching:
     def _loop(self) -> None:
         take, tick = self._table.segment, self._table.tick
         addresses_due = time.monotonic() + ADDRESSES_EVERY_SECONDS
-        drain_until = float("inf")
+        drain_until = math.inf
         for batch in self._probe.batches():
             for segment in batch:
                 take(segment)
@@ -130,9 +131,12 @@ class Watching:
                 self._is_reopen_asked = False
                 self._reopen()
             if self._stop_signal is not None:
-                drain_until = min(drain_until, now + DRAIN_SECONDS)
-                if is_caught_up or now >= drain_until:
+                if drain_until == math.inf:
                     _LOG.info("ending: %s", signal.Signals(self._stop_signal).name)
+                    drain_until = now + DRAIN_SECONDS
+                    self._probe.stop()
+                elif now >= drain_until:
+                    _LOG.warning("what was captured last is left unread: it takes too long")
                     return
             if now >= addresses_due:
                 addresses_due = now + ADDRESSES_EVERY_SECONDS

@@ -44,6 +44,7 @@ class EbpfProbe:
         self._passed_by: dict[Verdict, int] = {}
         self._dropped = 0
         self._taps: dict[str, Tap] = {}
+        self._stopping = False
         self._closed = False
         self._program = Program(ports, ring_bytes)
         self._program.on_event(self._events.read)
@@ -76,15 +77,21 @@ class EbpfProbe:
                 tend_at = time.monotonic() + HEARTBEAT_SECONDS
             batch = self._take_batch()
             yield batch
+            if self._stopping and not batch:
+                return
             if 0 < len(batch) < MAX_BATCH:
                 time.sleep(NAP_SECONDS)
+
+    def stop(self) -> None:
+        self._stopping = True
+        for tap in self._taps.values():
+            tap.close()
 
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        for tap in self._taps.values():
-            tap.close()
+        self.stop()
         self._count()
         self._program.close()
 
@@ -95,7 +102,8 @@ class EbpfProbe:
 
     def _tend(self) -> None:
         self._clock.follow()
-        self._up = {interface: tap.follow() for interface, tap in self._taps.items()}
+        if not self._stopping:
+            self._up = {interface: tap.follow() for interface, tap in self._taps.items()}
         self._count()
 
     def _count(self) -> None:

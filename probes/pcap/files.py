@@ -77,6 +77,9 @@ class CaptureFilesProbe:
                 f"{'; '.join(troubles)}; all before was read; for the rest, copy it again from its source"
             )
 
+    def stop(self) -> None:
+        """Changes nothing."""
+
     def close(self) -> None:
         for one in self._inputs:
             one.close()

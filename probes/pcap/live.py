@@ -53,6 +53,7 @@ class LivePcapProbe:
         """Raises ProbeUnavailable."""
         self.counts = PacketCounts()
         self._decoder = FrameDecoder(ports, self.counts)
+        self._stopping = False
         expression = kernel_filter(ports)
         self._interfaces = [
             _Interface(name, expression, self._decoder.decode, self.counts)
@@ -73,7 +74,7 @@ class LivePcapProbe:
         return {interface.name: interface.is_up for interface in self._interfaces}
 
     def batches(self) -> Iterator[Sequence[Segment]]:
-        """Segments as they come, and an empty batch where none came for a heartbeat. Never ends by itself."""
+        """Segments as they come, and an empty batch where none came for a heartbeat; ends after `stop`."""
         more_waits = False
         while True:
             if not more_waits:
@@ -83,6 +84,11 @@ class LivePcapProbe:
             for interface in self._interfaces:
                 more_waits |= interface.read(segments)
             yield segments
+            if self._stopping and not segments and not more_waits:
+                return
+
+    def stop(self) -> None:
+        self._stopping = True
 
     def _wait(self) -> None:
         """Until packets are there, or a heartbeat is over."""

@@ -7,6 +7,7 @@ while the old one still runs: no packet is missed, and those that both saw are t
 """
 
 import asyncio
+import math
 import os
 import socket
 from collections import Counter
@@ -43,6 +44,7 @@ class InterfaceSource:
         """`expression`: a pcap-filter(7)."""
         self.name = name
         self.is_up = False
+        self._stopping = asyncio.Event()
         self._program = dumpcap
         self._expression = expression
         self._interfaces = interfaces
@@ -55,17 +57,23 @@ class InterfaceSource:
         self.is_up = True
 
     async def run(self, put: FrameSink) -> None:
-        """Hands frames on, without end."""
-        while True:
+        """Hands frames on until `stop`."""
+        while not self._stopping.is_set():
             if self._dumpcap is None:
                 await self._open_again()
-            elif await _relay(self._dumpcap, put, self._take_over_seconds()):
-                self.is_up = False
-                await self.close()
-            else:
+            elif await self._relay(self._dumpcap, put):
                 await self._take_over(self._dumpcap, put)
+            else:
+                await self.close()
+
+    def stop(self) -> None:
+        """Captures no more; `run` hands on what was captured, and returns."""
+        self._stopping.set()
+        if self._dumpcap is not None:
+            self._dumpcap.hang_up()
 
     async def close(self) -> None:
+        self.is_up = False
         if self._dumpcap is not None:
             dumpcap, self._dumpcap = self._dumpcap, None
             await dumpcap.end()
@@ -75,14 +83,27 @@ class InterfaceSource:
         return await _Dumpcap.start(self._program, self.name, self._expression, BlockReader(self._interfaces))
 
     async def _open_again(self) -> None:
-        await asyncio.sleep(RETRY_SECONDS)
-        with suppress(ProbeUnavailable):  # not yet
-            await self.open()
+        try:
+            await asyncio.wait_for(self._stopping.wait(), RETRY_SECONDS)
+        except TimeoutError:
+            with suppress(ProbeUnavailable):  # not yet
+                await self.open()
 
-    def _take_over_seconds(self) -> float | None:
-        """None, which is never, for what is no interface of this machine: a pipe can't be read by two, and
-        nothing is dropped in front of it."""
-        return TAKE_OVER_SECONDS if self.name == ANY or self.name in _local_interfaces() else None
+    async def _relay(self, dumpcap: "_Dumpcap", put: FrameSink) -> bool:
+        """Hands frames on. True when it is time for a new dumpcap, False when this one has ended."""
+        clock = asyncio.get_running_loop().time
+        # What is no interface of this machine, as a pipe, can't be read by two, and nothing is dropped there.
+        is_local = self.name == ANY or self.name in _local_interfaces()
+        due = clock() + (TAKE_OVER_SECONDS if is_local else math.inf)
+        while clock() < due:
+            try:
+                frames = await dumpcap.frames(within_seconds=due - clock())
+            except TimeoutError:
+                break
+            if frames is None:
+                return False
+            await put(frames)
+        return not self._stopping.is_set()
 
     async def _take_over(self, old: "_Dumpcap", put: FrameSink) -> None:
         try:
@@ -90,27 +111,19 @@ class InterfaceSource:
         except ProbeUnavailable:  # so the old one will end soon, too
             return
         self._dumpcap = new
-        old.hang_up()
-        seen_by_both: list[bytes] = []
-
-        async def put_and_remember(frames: list[bytes]) -> None:
-            seen_by_both.extend(map(captured_bytes, frames))
-            await put(frames)
-
-        await _relay(old, put_and_remember, STOP_SECONDS)
-        await old.end()
-        self._counts.dropped[DropSite.KERNEL] += old.dropped
-        new.leave_out(seen_by_both)
-
-
-async def _relay(dumpcap: "_Dumpcap", put: FrameSink, seconds: float | None) -> bool:
-    """Whether dumpcap ended within this time."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while (frames := await dumpcap.frames()) is not None:
-                await put(frames)
-            return True
-    return False
+        if self._stopping.is_set():
+            new.hang_up()
+        try:
+            old.hang_up()
+            seen_by_both: list[bytes] = []
+            with suppress(TimeoutError):
+                while (frames := await old.frames(within_seconds=STOP_SECONDS)) is not None:
+                    seen_by_both.extend(map(captured_bytes, frames))
+                    await put(frames)
+            new.leave_out(seen_by_both)
+        finally:
+            await old.end()
+            self._counts.dropped[DropSite.KERNEL] += old.dropped
 
 
 class _Dumpcap:
@@ -151,9 +164,8 @@ class _Dumpcap:
             os.close(given)
         self = cls(process, held, blocks)
         try:
-            async with asyncio.timeout(START_SECONDS):
-                while not blocks.has_begun and (frames := await self.frames()) is not None:
-                    self._first += frames
+            while not blocks.has_begun and (frames := await self.frames(START_SECONDS)) is not None:
+                self._first += frames
         except TimeoutError:
             await self.end()
             raise ProbeUnavailable(
@@ -173,12 +185,14 @@ class _Dumpcap:
         """Known only at its end."""
         return self._blocks.dropped
 
-    async def frames(self) -> list[bytes] | None:
-        """The next ones; None at its end."""
+    async def frames(self, within_seconds: float = math.inf) -> list[bytes] | None:
+        """The next ones; None at its end. Raises TimeoutError."""
         if self._first:
             frames, self._first = self._first, []
             return frames
-        piece = await self._process.stdout.read(READ_BYTES)  # type: ignore[union-attr]  # it is a pipe
+        assert self._process.stdout is not None
+        async with asyncio.timeout(None if within_seconds == math.inf else within_seconds):
+            piece = await self._process.stdout.read(READ_BYTES)
         if not piece:
             return None
         try:
@@ -216,10 +230,9 @@ class _Dumpcap:
     async def end(self) -> None:
         self.hang_up()
         with suppress(TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS):
-                while await self.frames() is not None:
-                    pass  # its last block says what was dropped
-                await self._process.wait()
+            while await self.frames(STOP_SECONDS) is not None:
+                pass  # its last block says what was dropped
+            await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
         if self._process.returncode is None:
             with suppress(ProcessLookupError, PermissionError):
                 self._process.kill()

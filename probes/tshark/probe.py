@@ -49,6 +49,9 @@ class _TsharkProbe:
                     task.result()
         return batch
 
+    def _is_done(self) -> bool:
+        return all(task.done() for task in self._tasks)
+
     async def _wait(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(HEARTBEAT_SECONDS):
@@ -119,7 +122,7 @@ class TsharkFilesProbe(_TsharkProbe):
     def batches(self) -> Iterator[Sequence[Segment]]:
         """Segments of all files. Raises CaptureInterrupted at the end if a file ended before its time."""
         self._begin(self._relay(), self._dissector.run())
-        while not all(task.done() for task in self._tasks):
+        while not self._is_done():
             batch = self._next_batch()
             if self._progress is not None:
                 self._progress(0)
@@ -131,6 +134,9 @@ class TsharkFilesProbe(_TsharkProbe):
             raise CaptureInterrupted(
                 f"{troubles}; all before was read; for the rest, copy it again from its source"
             )
+
+    def stop(self) -> None:
+        """Changes nothing."""
 
     async def _relay(self) -> None:
         try:
@@ -177,13 +183,24 @@ class LiveTsharkProbe(_TsharkProbe):
         return {source.name: source.is_up for source in self._sources}
 
     def batches(self) -> Iterator[Sequence[Segment]]:
-        """Segments as they come, and an empty batch where none came for a heartbeat.
+        """Segments as they come, and an empty batch where none came for a heartbeat; after `stop`, the rest.
 
         Raises CaptureInterrupted when tshark does not stay alive.
         """
-        self._begin(self._dissector.run(), *(source.run(self._dissector.put) for source in self._sources))
-        while True:
+        self._begin(self._capture(), self._dissector.run())
+        while not self._is_done():
             yield self._next_batch()
+        yield self._next_batch()
+
+    def stop(self) -> None:
+        for source in self._sources:
+            source.stop()
+
+    async def _capture(self) -> None:
+        try:
+            await asyncio.gather(*(source.run(self._dissector.put) for source in self._sources))
+        finally:
+            self._dissector.finish()
 
     async def _end(self) -> None:
         await super()._end()

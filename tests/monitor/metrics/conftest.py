@@ -27,6 +27,9 @@ class GivenProbe:
     def interfaces_up(self) -> dict[str, bool]:
         return self.interfaces
 
+    def stop(self) -> None:
+        """Has nothing to stop."""
+
     def close(self) -> None:
         """Holds nothing."""
 
