@@ -65,8 +65,10 @@ def knows_ja4() -> bool:
 @functools.cache
 def cipher_names() -> dict[int, str]:
     """tshark's names of cipher suites by their numbers."""
-    rows = (line.split("\t") for line in _ask("-G", "values").splitlines())
-    return {int(row[2]): row[3] for row in rows if row[:2] == ["V", "tls.handshake.ciphersuite"]}
+    rows = re.findall(
+        r"^V\ttls\.handshake\.ciphersuite\t(\d+)\t(\S+)$", _ask("-G", "values"), flags=re.MULTILINE
+    )
+    return {int(number): name for number, name in rows}
 
 
 def packets(capture: Path, fields: tuple[str, ...]) -> list[dict[str, list[str]]]:
