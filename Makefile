@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 INTERFACE ?=
 WORKERS ?= 2
 
-.PHONY: help setup run test lint format test-fast test-live bench wheel clean
+.PHONY: help setup run test lint format test-fast test-live endurance bench wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,14 +27,17 @@ run: setup ## the main job: watch this machine's mail, or a demonstration (INTER
 	@$(BIN)/python -m tests.lab.run $(INTERFACE)
 
 test: setup lab lint ## everything that must hold: lint and all tests (under 10 minutes)
-	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "not live"
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "not live and not endurance"
 	@if [ "$$(id -u)" = 0 ]; then $(BIN)/pytest -q -m live; else echo "live tests need root: left out"; fi
 
 test-fast: setup ## tests without live mail servers and captures' degraded copies
-	$(BIN)/pytest -q -n $(WORKERS) -m "not live" --deselect tests/monitor/sessions/test_degraded.py
+	$(BIN)/pytest -q -n $(WORKERS) -m "not live and not endurance" --deselect tests/monitor/sessions/test_degraded.py
 
 test-live: setup lab ## only the tests with real mail servers in network namespaces, as root
 	$(BIN)/pytest -q -m live
+
+endurance: setup lab ## 5,000 real sessions, and six hours of packets in minutes, through the pyshark probe
+	$(BIN)/pytest -q -m endurance
 
 .PHONY: lab
 lab: setup # what the live tests need of Debian's packages
