@@ -37,7 +37,7 @@ test-live: setup lab ## only the tests with real mail servers in network namespa
 	$(BIN)/pytest -q -m live
 
 endurance: setup lab ## 5,000 real sessions, and six hours of packets in minutes, through the pyshark probe
-	$(BIN)/pytest -q -m endurance
+	$(BIN)/pytest -q -m endurance tests/endurance
 
 .PHONY: lab
 lab: setup # what the live tests need of Debian's packages
