@@ -21,6 +21,15 @@ _INTERFACE_DESCRIPTION_TYPE: Final = 1
 _INTERFACE_STATISTICS_TYPE: Final = 5
 _ENHANCED_PACKET_TYPE: Final = 6
 
+# The shortest that a block of a type can be; of other types, what is around their contents.
+_SHORTEST: Final = {
+    _SECTION_HEADER_TYPE: 28,
+    _INTERFACE_DESCRIPTION_TYPE: 20,
+    _INTERFACE_STATISTICS_TYPE: 24,
+    _ENHANCED_PACKET_TYPE: 32,
+}
+_SHORTEST_OF_ALL: Final = 12
+
 # Where an enhanced packet block holds the interface's number, the captured length, and the frame.
 _NUMBER_AT: Final = 8
 _CAPTURED_AT: Final = 20
@@ -80,7 +89,7 @@ class BlockReader:
         start = 0
         while start + _BLOCK_HEADER.size <= len(data):
             kind, length = _BLOCK_HEADER.unpack_from(data, start)
-            if length < 12 or length % 4 or length > _MAX_BLOCK_BYTES:
+            if length < _SHORTEST.get(kind, _SHORTEST_OF_ALL) or length % 4 or length > _MAX_BLOCK_BYTES:
                 raise NotPcapng
             end = start + length
             if end > len(data):
@@ -101,17 +110,18 @@ class BlockReader:
 
     def _renumbered(self, block: bytes) -> bytes:
         (number,) = _UINT32.unpack_from(block, _NUMBER_AT)
-        if number >= len(self._numbers):
+        (captured,) = _UINT32.unpack_from(block, _CAPTURED_AT)
+        if number >= len(self._numbers) or _FRAME_AT + captured + _UINT32.size > len(block):
             raise NotPcapng
         if number == self._numbers[number]:
             return block
         return block[:_NUMBER_AT] + _UINT32.pack(self._numbers[number]) + block[_NUMBER_AT + 4 :]
 
 
-def captured_bytes(block: bytes) -> bytes:
-    """The frame in an enhanced packet block."""
+def frame_hash(block: bytes) -> int:
+    """Of the frame in an enhanced packet block, whenever it was captured."""
     (captured,) = _UINT32.unpack_from(block, _CAPTURED_AT)
-    return block[_FRAME_AT : _FRAME_AT + captured]
+    return hash(block[_FRAME_AT : _FRAME_AT + captured])
 
 
 def _dropped(block: bytes) -> int:
@@ -120,7 +130,7 @@ def _dropped(block: bytes) -> int:
     while start + _OPTION.size <= len(block) - 4:
         code, length = _OPTION.unpack_from(block, start)
         start += _OPTION.size
-        if code == _ISB_IFDROP and length == _UINT64.size:
+        if code == _ISB_IFDROP and length == _UINT64.size and start + length <= len(block) - 4:
             dropped: int = _UINT64.unpack_from(block, start)[0]
             return dropped
         start += (length + 3) // 4 * 4

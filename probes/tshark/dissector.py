@@ -18,7 +18,7 @@ from contextlib import suppress
 from subprocess import PIPE
 from typing import Any, Final
 
-from pyshark.capture.capture import Capture, TSharkCrashException
+from pyshark.capture.capture import Capture
 from pyshark.tshark.output_parser.base_parser import BaseTsharkOutputParser
 
 from probes.probe import CaptureInterrupted, DropSite, PacketCounts, Restart
@@ -39,7 +39,7 @@ SILENCE_CHECKS: Final = 3
 SILENCE_CHECK_SECONDS: Final = 5.0
 # How long a tshark may take from closing its output to its end.
 LAST_WORDS_SECONDS: Final = 2.0
-# Once is chance, twice the frame's fault; many in a row are tshark's.
+# Once is chance, twice the frame's fault; after many in a row tshark has to show that it works at all.
 DEATHS_OVER_ONE_FRAME: Final = 2
 DEATHS_WITHOUT_AN_ANSWER: Final = 6
 
@@ -118,10 +118,10 @@ class Dissector:
         return segments
 
     async def run(self) -> None:
-        """Until `finish`, and all is answered. Raises CaptureInterrupted when no tshark stays alive."""
+        """Until `finish`, and all is answered. Raises CaptureInterrupted when no tshark works."""
         deaths = 0
         while await self._has_work():
-            tshark = _Tshark(self._path, self._ports)
+            tshark = self._new_tshark()
             reason = await self._run_one(tshark)
             if reason is None:
                 continue
@@ -131,11 +131,31 @@ class Dissector:
             self._waiting.extendleft(reversed(self._given))
             self._given.clear()
             deaths = 1 if self._answers else deaths + 1
-            if deaths >= DEATHS_WITHOUT_AN_ANSWER:
-                raise CaptureInterrupted(f"tshark does not stay alive ({tshark.last_words}); try: tshark -v")
+            if deaths >= DEATHS_WITHOUT_AN_ANSWER and not await self._is_tshark_sound():
+                raise CaptureInterrupted(f"tshark does not work ({tshark.last_words}); try: tshark -v")
             if deaths % DEATHS_OVER_ONE_FRAME == 0 and self._waiting:
                 self._counts.dropped[DropSite.TSHARK] += 1
                 self._forget(self._waiting.popleft())
+
+    def _new_tshark(self) -> "_Tshark":
+        return _Tshark(self._path, self._ports)
+
+    async def _is_tshark_sound(self) -> bool:
+        """Whether it reads a capture without frames: then it is the frames over which it dies, however many
+        somebody sends."""
+        tshark, rows = self._new_tshark(), list[list[bytes]]()
+        try:
+            reading = asyncio.ensure_future(tshark.packets_from_tshark(rows.append, close_tshark=False))
+            with suppress(OSError):
+                stdin = await tshark.stdin
+                stdin.write(SECTION_HEADER)
+                stdin.close()
+            await asyncio.wait({reading}, timeout=SILENCE_CHECKS * SILENCE_CHECK_SECONDS)
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        finally:
+            await tshark.end()
+        return tshark.status == 0 and not rows
 
     async def _has_work(self) -> bool:
         """Waits for a first frame: a tshark that has nothing to do is not started."""
@@ -153,7 +173,9 @@ class Dissector:
         try:
             if await self._is_hanging(reading):
                 return Restart.HUNG
-            if reading.exception() is not None or self._given or not feeding.done():
+            if (error := reading.exception()) is not None:
+                tshark.last_words = str(error)
+            if error is not None or self._given or not feeding.done():
                 return Restart.DIED
             return None if self._is_finished and self.is_idle else Restart.PLANNED
         finally:
@@ -235,13 +257,14 @@ class _Tshark(Capture):  # type: ignore[misc]  # pyshark has no types
             custom_parameters=[*OUTPUT_FORMAT, *fields],
         )
         self.stdin: asyncio.Future[asyncio.StreamWriter] = loop.create_future()
+        self.last_words = ""
+        """Why it was of no use, once it has ended."""
         self._process: asyncio.subprocess.Process | None = None
 
     @property
-    def last_words(self) -> str:
-        """How it ended, and the last line that it wrote to standard error."""
-        status = None if self._process is None else self._process.returncode
-        return f"status {status}: {self._last_error_line or 'it said nothing'}"
+    def status(self) -> int | None:
+        """Its exit status, once it has ended."""
+        return None if self._process is None else self._process.returncode
 
     async def _get_tshark_process(self, packet_count: int | None = None, stdin: int | None = None) -> Any:
         """Not pyshark's own: that looks for a config.ini in the working directory, knows one output format
@@ -249,12 +272,16 @@ class _Tshark(Capture):  # type: ignore[misc]  # pyshark has no types
         del packet_count, stdin
         # -l: each row is written at once. -n: no names are looked up.
         arguments = [self.tshark_path, "-l", "-n", *self.get_parameters(), "-r", "-"]
-        self._process = await asyncio.create_subprocess_exec(
-            *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=ENVIRONMENT, start_new_session=True
-        )
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=ENVIRONMENT, start_new_session=True
+            )
+        except OSError as error:
+            self.stdin.set_exception(error)
+            raise
         assert self._process.stdin is not None
+        # pyshark's own list of processes is left empty: it would kill them, and raise over their exit status.
         self._create_stderr_handling_task(self._process.stderr)
-        self._created_new_process(arguments, self._process)
         self.stdin.set_result(self._process.stdin)
         return self._process
 
@@ -262,12 +289,23 @@ class _Tshark(Capture):  # type: ignore[misc]  # pyshark has no types
         return _Rows()
 
     async def end(self) -> None:
-        """Whether it ended by itself or has to be killed."""
-        if self._process is not None and self._eof_reached:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), LAST_WORDS_SECONDS)
-        with suppress(TSharkCrashException):  # last_words says it
-            await self.close_async()
+        """Waits for it if it has ended its output, else kills it."""
+        if (process := self._process) is not None:
+            if self._eof_reached:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(process.wait(), LAST_WORDS_SECONDS)
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            assert process.stdin is not None
+            process.stdin.close()
+            with suppress(ConnectionError):
+                await process.stdin.wait_closed()
+        await self.close_async()  # which waits for the last of standard error
+        said = self._last_error_line
+        if not said or said.startswith("Running as user"):  # which it says to root, whatever happens
+            said = "it said nothing"
+        self.last_words = self.last_words or f"status {self.status}: {said}"
 
 
 class _Rows(BaseTsharkOutputParser):  # type: ignore[misc]  # pyshark has no types

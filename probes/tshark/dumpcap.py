@@ -3,7 +3,8 @@
 It needs no root: on Debian it has the capability to capture, for members of the group wireshark.
 
 A dumpcap says how many packets the kernel dropped only when it ends. So a new one takes over every minute,
-while the old one still runs: no packet is missed, and those that both saw are taken out of the new one's.
+while the old one still runs for a second: no packet is missed, and those that both saw are taken out of the
+new one's.
 """
 
 import asyncio
@@ -11,12 +12,13 @@ import math
 import os
 import socket
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from subprocess import PIPE
 from typing import Final, Self
 
-from probes.probe import DropSite, PacketCounts, ProbeUnavailable
-from probes.tshark.blocks import BlockReader, FrameSink, Interfaces, NotPcapng, captured_bytes
+from probes.probe import HEARTBEAT_SECONDS, DropSite, PacketCounts, ProbeUnavailable
+from probes.tshark.blocks import BlockReader, FrameSink, Interfaces, NotPcapng, frame_hash
 from probes.tshark.programs import ENVIRONMENT, last_words_of
 
 ANY: Final = "any"
@@ -29,7 +31,10 @@ TAKE_OVER_SECONDS: Final = 60.0
 RETRY_SECONDS: Final = 3.0
 # A remote interface may take long to answer.
 START_SECONDS: Final = 20.0
-# It looks up from its packets every 250 ms (CAP_READ_TIMEOUT in dumpcap.c).
+# The kernel holds packets back for dumpcap for up to 250 ms (CAP_READ_TIMEOUT in dumpcap.c), and what it has
+# not seen when it is told to end, it leaves behind. Four times that, for a busy machine.
+FLUSH_SECONDS: Final = 1.0
+# Chosen because it takes a quarter of a second.
 STOP_SECONDS: Final = 5.0
 # Chosen because it is a few hundred frames.
 READ_BYTES: Final = 256 * 1024
@@ -61,16 +66,18 @@ class InterfaceSource:
         while not self._stopping.is_set():
             if self._dumpcap is None:
                 await self._open_again()
-            elif await self._relay(self._dumpcap, put):
-                await self._take_over(self._dumpcap, put)
-            else:
+                continue
+            if not await _relay(self._dumpcap, put, self._has_to_go()):
                 await self.close()
+            elif not self._stopping.is_set():
+                await self._take_over(self._dumpcap, put)
+        if self._dumpcap is not None:
+            await _relay_to_the_end(self._dumpcap, put)
+            await self.close()
 
     def stop(self) -> None:
         """Captures no more; `run` hands on what was captured, and returns."""
         self._stopping.set()
-        if self._dumpcap is not None:
-            self._dumpcap.hang_up()
 
     async def close(self) -> None:
         self.is_up = False
@@ -89,21 +96,15 @@ class InterfaceSource:
             with suppress(ProbeUnavailable):  # not yet
                 await self.open()
 
-    async def _relay(self, dumpcap: "_Dumpcap", put: FrameSink) -> bool:
-        """Hands frames on. True when it is time for a new dumpcap, False when this one has ended."""
-        clock = asyncio.get_running_loop().time
-        # What is no interface of this machine, as a pipe, can't be read by two, and nothing is dropped there.
+    def _has_to_go(self) -> Callable[[], bool]:
+        """Whether the dumpcap that runs now has to end: on `stop`, or when it is time for another.
+
+        That is never, for what is no interface of this machine: a pipe can't be read by two, and nothing is
+        dropped in front of it.
+        """
         is_local = self.name == ANY or self.name in _local_interfaces()
-        due = clock() + (TAKE_OVER_SECONDS if is_local else math.inf)
-        while clock() < due:
-            try:
-                frames = await dumpcap.frames(within_seconds=due - clock())
-            except TimeoutError:
-                break
-            if frames is None:
-                return False
-            await put(frames)
-        return not self._stopping.is_set()
+        is_old = _after(TAKE_OVER_SECONDS if is_local else math.inf)
+        return lambda: self._stopping.is_set() or is_old()
 
     async def _take_over(self, old: "_Dumpcap", put: FrameSink) -> None:
         try:
@@ -111,19 +112,43 @@ class InterfaceSource:
         except ProbeUnavailable:  # so the old one will end soon, too
             return
         self._dumpcap = new
-        if self._stopping.is_set():
-            new.hang_up()
+        seen_by_both: list[int] = []
+
+        async def put_and_remember(frames: list[bytes]) -> None:
+            seen_by_both.extend(map(frame_hash, frames))
+            await put(frames)
+
         try:
-            old.hang_up()
-            seen_by_both: list[bytes] = []
-            with suppress(TimeoutError):
-                while (frames := await old.frames(within_seconds=STOP_SECONDS)) is not None:
-                    seen_by_both.extend(map(captured_bytes, frames))
-                    await put(frames)
+            await _relay_to_the_end(old, put_and_remember)
             new.leave_out(seen_by_both)
         finally:
             await old.end()
             self._counts.dropped[DropSite.KERNEL] += old.dropped
+
+
+async def _relay(dumpcap: "_Dumpcap", put: FrameSink, is_over: Callable[[], bool]) -> bool:
+    """Hands frames on until it is over; False if dumpcap ended before that."""
+    while not is_over():
+        with suppress(TimeoutError):
+            frames = await dumpcap.frames(HEARTBEAT_SECONDS)
+            if frames is None:
+                return False
+            await put(frames)
+    return True
+
+
+async def _relay_to_the_end(dumpcap: "_Dumpcap", put: FrameSink) -> None:
+    """Hands on all that was captured up to now, and some of what comes meanwhile, and ends dumpcap."""
+    if await _relay(dumpcap, put, _after(FLUSH_SECONDS)):
+        dumpcap.hang_up()
+        await _relay(dumpcap, put, _after(STOP_SECONDS))
+
+
+def _after(seconds: float) -> Callable[[], bool]:
+    """Whether so much time has passed since now."""
+    clock = asyncio.get_running_loop().time
+    end = clock() + seconds
+    return lambda: clock() >= end
 
 
 class _Dumpcap:
@@ -138,7 +163,7 @@ class _Dumpcap:
         self._terminal: int | None = terminal
         self._blocks = blocks
         self._first: list[bytes] = []
-        self._left_out: Counter[bytes] = Counter()
+        self._left_out: Counter[int] = Counter()
         self._to_compare = 0
         self._said = asyncio.ensure_future(last_words_of(process))
 
@@ -187,22 +212,21 @@ class _Dumpcap:
 
     async def frames(self, within_seconds: float = math.inf) -> list[bytes] | None:
         """The next ones; None at its end. Raises TimeoutError."""
-        if self._first:
-            frames, self._first = self._first, []
-            return frames
-        assert self._process.stdout is not None
-        async with asyncio.timeout(None if within_seconds == math.inf else within_seconds):
-            piece = await self._process.stdout.read(READ_BYTES)
-        if not piece:
-            return None
-        try:
-            frames = self._blocks.read(piece)
-        except NotPcapng:  # nothing of use will come any more
-            return None
+        frames, self._first = self._first, []
+        if not frames:
+            assert self._process.stdout is not None
+            async with asyncio.timeout(None if within_seconds == math.inf else within_seconds):
+                piece = await self._process.stdout.read(READ_BYTES)
+            if not piece:
+                return None
+            try:
+                frames = self._blocks.read(piece)
+            except NotPcapng:  # nothing of use will come any more
+                return None
         return self._compared(frames) if self._to_compare else frames
 
-    def leave_out(self, frames: list[bytes]) -> None:
-        """Of the frames to come, the first may be copies of these."""
+    def leave_out(self, frames: list[int]) -> None:
+        """Of the frames to come, the first may be copies of these, given by their hashes."""
         self._left_out.update(frames)
         self._to_compare = len(frames)
 
@@ -210,9 +234,9 @@ class _Dumpcap:
         """Copies come in the same order, in front of all others: after as many frames there are no more."""
         kept: list[bytes] = []
         for frame in frames:
-            data = captured_bytes(frame)
-            if self._to_compare > 0 and self._left_out[data] > 0:
-                self._left_out[data] -= 1
+            content = frame_hash(frame)
+            if self._to_compare > 0 and self._left_out[content] > 0:
+                self._left_out[content] -= 1
             else:
                 kept.append(frame)
             self._to_compare -= 1

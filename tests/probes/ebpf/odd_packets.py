@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from tests.lab.network import INTERFACE
-from tests.probes.ebpf.cross_check import PORT
+from tests.probes.cross_check import PORT
 
 ETH_P_ALL: Final = 3  # linux/if_ether.h
 # linux/in.h and linux/in6.h: fragment whatever is too long.

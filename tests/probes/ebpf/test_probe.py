@@ -9,14 +9,16 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from probes.ebpf.probe import EbpfProbe
 from probes.probe import DropSite, Verdict
 from probes.segment import ACK, SYN, Segment
 from tests.lab.network import INTERFACE, Namespace, Network, server_address
-from tests.probes.ebpf.cross_check import (
+from tests.probes.cross_check import (
     OTHER_PORT,
     PORT,
     by_tshark,
@@ -34,7 +36,7 @@ from tests.probes.ebpf.odd_packets import (
     send_frames,
 )
 from tests.probes.ebpf.tagging import tagged
-from tests.probes.ebpf.workload import CONNECTIONS, converse
+from tests.probes.workload import CONNECTIONS, converse
 
 pytestmark = [
     pytest.mark.live,
@@ -91,7 +93,7 @@ def assert_same(seen: list[Segment], expected: list[Segment]) -> None:
 def test_every_segment_equals_what_tcpdump_saw(network: Network, tmp_path: Path, family: int) -> None:
     with (
         dumped(network.server, INTERFACE, tmp_path / "dump") as dump,
-        recorded(network.server, [INTERFACE]) as recording,
+        recorded(network.server, [INTERFACE], EbpfProbe) as recording,
     ):
         converse(network.server, network.client, server_address(1, family))
         # Long enough for the sender to reach the longest segments that the kernel makes.
@@ -111,7 +113,7 @@ def test_segments_as_they_are_on_a_cable_are_the_same_too(
     network = slow_network
     with (
         dumped(network.server, INTERFACE, tmp_path / "dump") as dump,
-        recorded(network.server, [INTERFACE]) as recording,
+        recorded(network.server, [INTERFACE], EbpfProbe) as recording,
     ):
         converse(network.server, network.client, server_address(1, family))
     assert_same(recording.segments, by_tshark(dump))
@@ -123,7 +125,7 @@ def test_ipv4_options_are_stepped_over(network: Network, tmp_path: Path) -> None
     for options in (b"\x01\x01\x01\x00", b"\x07\x0b\x04" + bytes(8) + b"\x00"):
         with (
             dumped(network.server, INTERFACE, tmp_path / "dump") as dump,
-            recorded(network.server, [INTERFACE]) as recording,
+            recorded(network.server, [INTERFACE], EbpfProbe) as recording,
         ):
             converse(
                 network.server,
@@ -141,7 +143,7 @@ def test_ipv6_extension_headers_are_stepped_over(network: Network, tmp_path: Pat
     short, long = b"\x00\x00\x01\x04" + bytes(4), b"\x00\x01\x1e\x0c" + b"\xff" * 12
     with (
         dumped(network.server, INTERFACE, tmp_path / "dump") as dump,
-        recorded(network.server, [INTERFACE]) as recording,
+        recorded(network.server, [INTERFACE], EbpfProbe) as recording,
     ):
         converse(
             network.server,
@@ -171,7 +173,7 @@ def test_vlan_tags_are_stepped_over(
     with (
         tagged([network.server, network.client], INTERFACE, tags, tmp_path),
         dumped(network.server, INTERFACE, tmp_path / "dump") as dump,
-        recorded(network.server, [INTERFACE]) as recording,
+        recorded(network.server, [INTERFACE], EbpfProbe) as recording,
     ):
         converse(network.server, network.client, server_address(1, family), options=(largest,))
     assert_same(recording.segments, by_tshark(dump))
@@ -184,7 +186,7 @@ def test_fragments_are_put_together(network: Network, tmp_path: Path) -> None:
     datagrams = 17
     with (
         dumped(network.server, INTERFACE, tmp_path / "dump") as dump,
-        recorded(network.server, [INTERFACE]) as recording,
+        recorded(network.server, [INTERFACE], EbpfProbe) as recording,
         network.client.threads(1) as clients,
     ):
         for family in (4, 6):
@@ -201,7 +203,7 @@ def test_fragments_are_put_together(network: Network, tmp_path: Path) -> None:
 def test_loopback_is_seen_once(network: Network, tmp_path: Path) -> None:
     with (
         dumped(network.server, "lo", tmp_path / "dump") as dump,
-        recorded(network.server, ["lo"]) as recording,
+        recorded(network.server, ["lo"], EbpfProbe) as recording,
     ):
         converse(network.server, network.server, "127.0.0.1")
         converse(network.server, network.server, "::1")
@@ -213,7 +215,7 @@ def test_loopback_is_seen_once(network: Network, tmp_path: Path) -> None:
 def test_any_sees_every_interface_and_those_to_come(network: Network, tmp_path: Path) -> None:
     with (
         dumped(network.server, "any", tmp_path / "dump") as dump,
-        recorded(network.server, ["any"]) as recording,
+        recorded(network.server, ["any"], EbpfProbe) as recording,
     ):
         converse(network.server, network.server, "127.0.0.1", connections=11)
         converse(network.server, network.client, server_address(1), connections=13)
@@ -232,7 +234,7 @@ def test_two_interfaces_are_seen_and_no_third(network: Network, tmp_path: Path) 
     with (
         dumped(network.server, INTERFACE, tmp_path / "first") as first,
         dumped(network.server, SECOND, tmp_path / "second") as second,
-        recorded(network.server, [INTERFACE, SECOND, INTERFACE]) as recording,
+        recorded(network.server, [INTERFACE, SECOND, INTERFACE], EbpfProbe) as recording,
     ):
         converse(network.server, network.client, server_address(1), connections=11)
         converse(network.server, network.client, SECOND_ADDRESS, connections=13)
@@ -243,7 +245,7 @@ def test_two_interfaces_are_seen_and_no_third(network: Network, tmp_path: Path) 
 
 def test_an_interface_that_comes_back_is_captured_again(network: Network) -> None:
     second_cable(network)
-    with recorded(network.server, [INTERFACE, SECOND]) as recording:
+    with recorded(network.server, [INTERFACE, SECOND], EbpfProbe) as recording:
 
         def syns() -> int:
             return sum(segment.flags & (SYN | ACK) == SYN for segment in recording.segments)
@@ -273,7 +275,7 @@ def test_a_device_without_link_header_is_understood(network: Network, tmp_path: 
         network.server.run(["ip", "link", "set", "tun0", "up"])
         with (
             dumped(network.server, "tun0", tmp_path / "dump") as dump,
-            recorded(network.server, ["tun0"]) as recording,
+            recorded(network.server, ["tun0"], EbpfProbe) as recording,
         ):
             for packet in sent:
                 tun.write(packet)
@@ -284,7 +286,7 @@ def test_a_device_without_link_header_is_understood(network: Network, tmp_path: 
 def test_a_full_ring_buffer_is_counted(network: Network, tmp_path: Path) -> None:
     with (
         dumped(network.server, INTERFACE, tmp_path / "dump") as dump,
-        recorded(network.server, [INTERFACE], ring_bytes=65536, hold=True) as recording,
+        recorded(network.server, [INTERFACE], partial(EbpfProbe, ring_bytes=65536), hold=True) as recording,
     ):
         converse(network.server, network.client, server_address(1))
     counts = recording.counts
@@ -298,7 +300,7 @@ def test_hostile_packets_are_counted_and_harm_nobody(network: Network) -> None:
     """Real frames with bytes overwritten, cut and lengthened: each is counted as something, once."""
     chance = random.Random(997)
     frames = [hostile_frame(chance, number) for number in range(997)]
-    with recorded(network.server, [INTERFACE]) as recording:
+    with recorded(network.server, [INTERFACE], EbpfProbe) as recording:
         before = received_frames(network.server)
         with network.client.threads(1) as clients:
             clients.submit(send_frames, frames).result()
@@ -315,7 +317,8 @@ def test_hostile_packets_are_counted_and_harm_nobody(network: Network) -> None:
 
 
 def test_nothing_is_left_behind(network: Network) -> None:
-    with recorded(network.server, [INTERFACE]) as recording:
+    with recorded(network.server, [INTERFACE], EbpfProbe) as recording:
+        assert isinstance(recording.probe, EbpfProbe)
         program = recording.probe._program.descriptor
         info = Path(f"/proc/self/fdinfo/{program}").read_text()
         identity = next(line.split()[1] for line in info.splitlines() if line.startswith("prog_id:"))
@@ -338,7 +341,7 @@ def test_of_a_segment_beyond_64_kb_the_length_is_right_and_its_beginning_capture
     for namespace in (network.server, network.client):
         sizes = ["gso_max_size", "180000", "gro_max_size", "180000"]
         namespace.run(["ip", "link", "set", INTERFACE, *sizes])
-    with recorded(network.server, [INTERFACE]) as recording:
+    with recorded(network.server, [INTERFACE], EbpfProbe) as recording:
         converse(network.server, network.client, server_address(1, 6), connections=1, sizes=(6_000_011,))
     big = [segment for segment in recording.segments if segment.length > 65_536]
     assert big

@@ -5,7 +5,7 @@ import socket
 from typing import Final
 
 from tests.lab.network import Namespace
-from tests.probes.ebpf.cross_check import PORT
+from tests.probes.cross_check import PORT
 
 # Prime numbers, so that no doubling or rounding hides.
 CONNECTIONS: Final = 31

@@ -3,13 +3,13 @@
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
-from probes.ebpf.probe import RING_BYTES, EbpfProbe
+from probes.probe import Probe
 from probes.segment import Segment
 from tests.lab.network import Namespace
 
@@ -22,10 +22,13 @@ FIELDS: Final = (
 )
 
 
+OpenProbe = Callable[[Sequence[str], frozenset[int]], Probe]
+
+
 class Recording:
     """What the probe saw, from its start to the end of `recorded`."""
 
-    def __init__(self, probe: EbpfProbe) -> None:
+    def __init__(self, probe: Probe) -> None:
         self.probe = probe
         self.segments: list[Segment] = []
         self.counts = probe.counts
@@ -39,24 +42,27 @@ class Recording:
 
 @contextmanager
 def recorded(
-    namespace: Namespace, interfaces: Sequence[str], *, ring_bytes: int = RING_BYTES, hold: bool = False
+    namespace: Namespace, interfaces: Sequence[str], open_probe: OpenProbe, *, hold: bool = False
 ) -> Iterator[Recording]:
-    """Runs the probe in a namespace, in a thread of its own. With `hold` it reads nothing before the end."""
+    """Runs a probe in a namespace, in a thread of its own, until all is read that was captured by the end of
+    the block. With `hold` it reads nothing before that."""
     ready, stop = threading.Event(), threading.Event()
     recordings: list[Recording] = []
 
     def run() -> None:
         namespace.enter_thread()
-        probe = EbpfProbe(interfaces, frozenset({PORT}), ring_bytes=ring_bytes)
+        probe = open_probe(interfaces, frozenset({PORT}))
         try:
             recordings.append(Recording(probe))
             ready.set()
             if hold:
                 stop.wait()
+            is_stopped = False
             for batch in probe.batches():
                 recordings[0].segments.extend(batch)
-                if stop.is_set() and not batch:
-                    break
+                if stop.is_set() and not is_stopped:
+                    is_stopped = True
+                    probe.stop()
         finally:
             probe.close()
 
