@@ -32,8 +32,9 @@ _THREADS: Final = 6
 MESSAGE_BYTES: Final = 2_000
 
 SOURCE_NAME: Final = "source.test"
+RELAY_NAME: Final = "relay.client.test"  # of Postfix's client
 _RELAY_SENDER: Final = "relay@client.test"
-_RELAYED: Final = 200
+RELAYED: Final = 200
 _EXIM_RELAYED: Final = 20
 
 _MX: Final = (server_address(1), 25)
@@ -45,8 +46,7 @@ _EXIM_SMTPS: Final = (server_address(exim.NUMBER), 465)
 # Its log would name the client that the proxy names: one witness less.
 _LEFT_OUT: Final = {server_address(postfix.PROXIED.number)}
 
-# OpenSMTPD's log doesn't tell a client's ports apart, swaks is told which port to take; the others share
-# addresses with nobody either, so that what a record says of its client is one client's doing.
+# The addresses of the clients that tell; smtp-source and the relaying clients go from the first one.
 _CONVERSING: Final = range(5, 35)
 _LIBRARY: Final = 3
 _SWAKS: Final = 4
@@ -61,16 +61,13 @@ class Crowd(NamedTuple):
     """Of the clients that tell."""
     bulk: set[tuple[str, str]]
     """Sender and recipient of each of smtp-source's sessions."""
-    relayed: int
-    """Sessions of Postfix's and Exim's own clients: only the servers tell of them."""
     seconds: float
 
 
 def drive(lab: Laboratory, wait_for: Callable[[int], None]) -> Crowd:
     """`wait_for` is told after each burst how many sessions are over, and may take its time."""
     telling = list(_interleaved(_told_sessions(lab)))
-    relayed = _RELAYED + _EXIM_RELAYED
-    bulk = SESSIONS - len(telling) - relayed
+    bulk = SESSIONS - len(telling) - RELAYED - _EXIM_RELAYED
     bursts = [min(BURST, bulk - begun) for begun in range(0, bulk, BURST)]
     pace_seconds = SESSIONS / len(bursts) / PER_SECOND
     started = time.monotonic()
@@ -85,7 +82,7 @@ def drive(lab: Laboratory, wait_for: Callable[[int], None]) -> Crowd:
             sender = f"burst{number:03}@{SOURCE_NAME}"
             _smtp_source(lab, sender, size)
             driven |= {(sender, f"{recipient}{scenario.RECIPIENT}") for recipient in range(1, size + 1)}
-            for _ in _share(_RELAYED, number, len(bursts)):
+            for _ in _share(RELAYED, number, len(bursts)):
                 lab.postfix_client.deliver([_MX[0]], _RELAY_SENDER, message)
             for turn in _share(_EXIM_RELAYED, number, len(bursts)):
                 text = message.replace(b"\r\n", b"\n").decode()
@@ -93,7 +90,7 @@ def drive(lab: Laboratory, wait_for: Callable[[int], None]) -> Crowd:
             wait_for(len(driven))
         truths = [future.result() for future in futures]
     lab.postfix_client.await_deliveries()
-    return Crowd(truths, driven, relayed, time.monotonic() - started)
+    return Crowd(truths, driven, time.monotonic() - started)
 
 
 def _share(total: int, number: int, of: int) -> range:

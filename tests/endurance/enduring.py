@@ -1,6 +1,7 @@
 """What both proofs of endurance need: the probe's name, and watch with an account of its memory."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -53,17 +54,24 @@ class EnduringWatch(Watch):
     def __init__(self, namespace: Namespace, folder: Path, lives: Lives | None = None) -> None:
         super().__init__(namespace, folder, "--probe", PROBE)
         self._command[:1] = smtp_horizon(lives)
+        self._sampler: Sampler | None = None
 
     def __enter__(self) -> Self:
         super().__enter__()
         assert self._process is not None
-        self.sampler = Sampler(self._process.pid)
-        self.sampler.__enter__()
+        self._sampler = Sampler(self._process.pid)
+        self._sampler.__enter__()
         return self
 
-    def stop(self, *arguments: object, **options: object) -> int:
-        self.sampler.stop()
-        return super().stop()
+    def stop(self, number: signal.Signals = signal.SIGTERM, *, timeout_seconds: float = 20) -> int:
+        if self._sampler is not None:
+            self._sampler.stop()
+        return super().stop(number, timeout_seconds=timeout_seconds)
+
+    @property
+    def samples(self) -> list[Sample]:
+        """Empty before it is up."""
+        return self._sampler.samples if self._sampler is not None else []
 
     def await_sum(self, name: str, wanted: float, **labels: str) -> float:
         """Until the samples of that name add up to so much, or nothing more comes. Returns what they do."""

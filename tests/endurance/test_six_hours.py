@@ -66,7 +66,7 @@ def over_a_cable(capture: Capture, folder: Path) -> Run:
         watch.await_silence()
         metrics = watch.metrics()
         status = watch.stop()
-        samples = watch.sampler.samples
+        samples = watch.samples
     seconds = time.monotonic() - begun
     return Run(watch.records(), status, watch.said(), samples, seconds, sent, metrics)
 
