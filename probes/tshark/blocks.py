@@ -6,6 +6,7 @@ their frames get the number that the interface has among those of all.
 The format: draft-ietf-opsawg-pcapng. All programs run on this machine, so all write its byte order.
 """
 
+import sys
 from collections.abc import Awaitable, Callable
 from struct import Struct
 from typing import Final
@@ -13,7 +14,7 @@ from typing import Final
 _BLOCK_HEADER: Final = Struct("=II")  # type, total length
 _SECTION: Final = Struct("=IIIHHqI")
 _UINT32: Final = Struct("=I")
-_UINT64: Final = Struct("=Q")
+_TIME: Final = Struct("=II")  # high and low half
 _OPTION: Final = Struct("=HH")  # code, length
 
 _SECTION_HEADER_TYPE: Final = 0x0A0D0D0A
@@ -30,14 +31,19 @@ _SHORTEST: Final = {
 }
 _SHORTEST_OF_ALL: Final = 12
 
-# Where an enhanced packet block holds the interface's number, the captured length, and the frame.
+# Where an enhanced packet block holds the interface's number, the time, the captured length, and the frame.
 _NUMBER_AT: Final = 8
+_TIME_AT: Final = 12
 _CAPTURED_AT: Final = 20
 _FRAME_AT: Final = 28
 
-# Where the options of an interface statistics block begin, and the option that counts what was dropped.
+# Where the options of these blocks begin; what was dropped; and the unit of time, a negative power of ten
+# unless its highest bit is set, which no program here does.
 _STATISTICS_OPTIONS_AT: Final = 20
 _ISB_IFDROP: Final = 5
+_DESCRIPTION_OPTIONS_AT: Final = 16
+_IF_TSRESOL: Final = 9
+_TSRESOL_DEFAULT: Final = 6
 
 # Wireshark's own limit for a block, of which most is for one frame (wiretap/pcapng.c).
 _MAX_BLOCK_BYTES: Final = 16 * 2**20
@@ -78,8 +84,12 @@ class BlockReader:
         """Packets that the capturing program says it lost; it says so when it ends."""
         self.has_begun = False
         """Whether it has described an interface: from then on it captures."""
+        self.latest_ns = 0
+        """Time stamp of the last frame, in nanoseconds since the epoch."""
         self._interfaces = interfaces
         self._numbers: list[int] = []
+        self._nanoseconds = 1000
+        """In a unit of the time stamps."""
         self._rest = b""
 
     def read(self, piece: bytes) -> list[bytes]:
@@ -99,6 +109,7 @@ class BlockReader:
                 frames.append(self._renumbered(block))
             elif kind == _INTERFACE_DESCRIPTION_TYPE:
                 self._numbers.append(self._interfaces.number(block))
+                self._nanoseconds = _nanoseconds(block)
                 self.has_begun = True
             elif kind == _INTERFACE_STATISTICS_TYPE:
                 self.dropped += _dropped(block)
@@ -106,6 +117,9 @@ class BlockReader:
                 self._numbers.clear()
             start = end
         self._rest = data[start:]
+        if frames:
+            high, low = _TIME.unpack_from(frames[-1], _TIME_AT)
+            self.latest_ns = (high << 32 | low) * self._nanoseconds
         return frames
 
     def _renumbered(self, block: bytes) -> bytes:
@@ -126,12 +140,23 @@ def frame_hash(block: bytes) -> int:
 
 def _dropped(block: bytes) -> int:
     """What an interface statistics block says was lost."""
-    start = _STATISTICS_OPTIONS_AT
+    value = _option(block, _STATISTICS_OPTIONS_AT, _ISB_IFDROP)
+    return int.from_bytes(value, sys.byteorder) if len(value) == 8 else 0
+
+
+def _nanoseconds(block: bytes) -> int:
+    """In a unit of the time stamps of an interface description block."""
+    value = _option(block, _DESCRIPTION_OPTIONS_AT, _IF_TSRESOL)
+    power = value[0] if value else _TSRESOL_DEFAULT
+    return int(10 ** max(0, 9 - power))
+
+
+def _option(block: bytes, start: int, wanted: int) -> bytes:
+    """The value of an option; empty if the block has none."""
     while start + _OPTION.size <= len(block) - 4:
         code, length = _OPTION.unpack_from(block, start)
         start += _OPTION.size
-        if code == _ISB_IFDROP and length == _UINT64.size and start + length <= len(block) - 4:
-            dropped: int = _UINT64.unpack_from(block, start)[0]
-            return dropped
+        if code == wanted:
+            return block[start : start + length]
         start += (length + 3) // 4 * 4
-    return 0
+    return b""

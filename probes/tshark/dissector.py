@@ -24,6 +24,7 @@ from pyshark.tshark.output_parser.base_parser import BaseTsharkOutputParser
 from probes.probe import CaptureInterrupted, DropSite, PacketCounts, Restart
 from probes.segment import Segment
 from probes.tshark.blocks import SECTION_HEADER, Interfaces
+from probes.tshark.processes import end
 from probes.tshark.programs import ENVIRONMENT
 from probes.tshark.rows import FIELDS, OUTPUT_FORMAT, RowError, RowReader
 
@@ -290,17 +291,8 @@ class _Tshark(Capture):  # type: ignore[misc]  # pyshark has no types
 
     async def end(self) -> None:
         """Waits for it if it has ended its output, else kills it."""
-        if (process := self._process) is not None:
-            if self._eof_reached:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(process.wait(), LAST_WORDS_SECONDS)
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-            assert process.stdin is not None
-            process.stdin.close()
-            with suppress(ConnectionError):
-                await process.stdin.wait_closed()
+        if self._process is not None:
+            await end(self._process, LAST_WORDS_SECONDS if self._eof_reached else 0)
         await self.close_async()  # which waits for the last of standard error
         said = self._last_error_line
         if not said or said.startswith("Running as user"):  # which it says to root, whatever happens

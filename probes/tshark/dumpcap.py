@@ -11,6 +11,7 @@ import asyncio
 import math
 import os
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +20,8 @@ from typing import Final, Self
 
 from probes.probe import HEARTBEAT_SECONDS, DropSite, PacketCounts, ProbeUnavailable
 from probes.tshark.blocks import BlockReader, FrameSink, Interfaces, NotPcapng, frame_hash
-from probes.tshark.programs import ENVIRONMENT, last_words_of
+from probes.tshark.processes import end, last_words_of
+from probes.tshark.programs import ENVIRONMENT
 
 ANY: Final = "any"
 
@@ -34,6 +36,8 @@ START_SECONDS: Final = 20.0
 # The kernel holds packets back for dumpcap for up to 250 ms (CAP_READ_TIMEOUT in dumpcap.c), and what it has
 # not seen when it is told to end, it leaves behind. Four times that, for a busy machine.
 FLUSH_SECONDS: Final = 1.0
+# A clock that was set back would make it look far behind.
+FLUSH_AT_MOST_SECONDS: Final = 30.0
 # Chosen because it takes a quarter of a second.
 STOP_SECONDS: Final = 5.0
 # Chosen because it is a few hundred frames.
@@ -107,17 +111,20 @@ class InterfaceSource:
         return lambda: self._stopping.is_set() or is_old()
 
     async def _take_over(self, old: "_Dumpcap", put: FrameSink) -> None:
-        try:
-            new = await self._start()
-        except ProbeUnavailable:  # so the old one will end soon, too
-            return
-        self._dumpcap = new
         seen_by_both: list[int] = []
 
         async def put_and_remember(frames: list[bytes]) -> None:
             seen_by_both.extend(map(frame_hash, frames))
             await put(frames)
 
+        starting = asyncio.ensure_future(self._start())
+        try:
+            await _relay(old, put_and_remember, starting.done)
+            self._dumpcap = new = await starting
+        except ProbeUnavailable:  # so the old one will end soon, too
+            return
+        finally:
+            starting.cancel()
         try:
             await _relay_to_the_end(old, put_and_remember)
             new.leave_out(seen_by_both)
@@ -138,10 +145,25 @@ async def _relay(dumpcap: "_Dumpcap", put: FrameSink, is_over: Callable[[], bool
 
 
 async def _relay_to_the_end(dumpcap: "_Dumpcap", put: FrameSink) -> None:
-    """Hands on all that was captured up to now, and some of what comes meanwhile, and ends dumpcap."""
-    if await _relay(dumpcap, put, _after(FLUSH_SECONDS)):
-        dumpcap.hang_up()
-        await _relay(dumpcap, put, _after(STOP_SECONDS))
+    """Hands on all that was captured up to now, however much of it waits, and ends dumpcap."""
+    asked_ns = time.time_ns()
+    is_flushed, is_enough = _after(FLUSH_SECONDS), _after(FLUSH_AT_MOST_SECONDS)
+    while not is_enough():
+        try:
+            frames = await dumpcap.frames(HEARTBEAT_SECONDS)
+        except TimeoutError:
+            if is_flushed():
+                break
+            continue
+        if frames is None:
+            return
+        await put(frames)
+        if is_flushed() and dumpcap.latest_ns >= asked_ns:
+            break
+    dumpcap.hang_up()
+    with suppress(TimeoutError):
+        while (frames := await dumpcap.frames(STOP_SECONDS)) is not None:
+            await put(frames)
 
 
 def _after(seconds: float) -> Callable[[], bool]:
@@ -206,6 +228,11 @@ class _Dumpcap:
         return self
 
     @property
+    def latest_ns(self) -> int:
+        """Time stamp of the last of `frames`."""
+        return self._blocks.latest_ns
+
+    @property
     def dropped(self) -> int:
         """Known only at its end."""
         return self._blocks.dropped
@@ -256,11 +283,7 @@ class _Dumpcap:
         with suppress(TimeoutError):
             while await self.frames(STOP_SECONDS) is not None:
                 pass  # its last block says what was dropped
-            await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError, PermissionError):
-                self._process.kill()
-                await self._process.wait()
+        await end(self._process, STOP_SECONDS)
         await self._said
 
 

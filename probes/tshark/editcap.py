@@ -9,14 +9,14 @@ import re
 import subprocess
 import threading
 from contextlib import suppress
-from pathlib import Path
 from subprocess import PIPE
 from typing import IO, Final
 
 from probes.pcap.opening import CutShort, OpenInput
 from probes.probe import CaptureFileError
 from probes.tshark.blocks import BlockReader, FrameSink, Interfaces, NotPcapng
-from probes.tshark.programs import ENVIRONMENT, last_words_of
+from probes.tshark.processes import end, last_words_of
+from probes.tshark.programs import ENVIRONMENT
 
 # Chosen because it is a few hundred frames.
 READ_BYTES: Final = 256 * 1024
@@ -34,24 +34,40 @@ class FileSource:
         self.name = self._capture.name
         self.frames_read = 0
         if self._capture.is_regular:
-            is_read_by_editcap = not self._capture.is_compressed
-            self.close()
-            if is_read_by_editcap:
-                self._recognise()
+            try:
+                self._try(self._capture)
+            finally:
+                self.close()
 
-    def _recognise(self) -> None:
-        """Asks captype, editcap's neighbour, whether Wireshark knows the format."""
-        captype = Path(self._editcap).with_name("captype")
-        answer = subprocess.run(  # noqa: S603 - it stands beside the editcap that was found
-            [captype, os.path.abspath(self._path)], capture_output=True, check=False, env=ENVIRONMENT
+    def _try(self, capture: OpenInput) -> None:
+        """Asks editcap for the first packet."""
+        head = _beginning(capture) if capture.is_compressed else None
+        source = os.path.abspath(self._path) if head is None else "-"
+        answer = subprocess.run(  # noqa: S603 - a path that `which` found
+            [self._editcap, "-r", source, "-", "1"],
+            input=b"" if head is None else head,
+            capture_output=True,
+            check=False,
+            env=ENVIRONMENT,
+            start_new_session=True,
         )
         if answer.returncode:
-            raise self._refused()
+            raise self._refused(" ".join(answer.stderr.decode("utf-8", "replace").split()))
 
-    def _refused(self) -> CaptureFileError:
+    def _refused(self, complaint: str) -> CaptureFileError:
+        if "isn't a capture file" in complaint:
+            return CaptureFileError(
+                f"{self.name} is no capture in a format that Wireshark knows; "
+                "name a file that tcpdump -w or Wireshark wrote"
+            )
+        if "can't be written" in complaint:
+            return CaptureFileError(
+                f"{self.name} does not say of what link type it is as a whole; if all of it is Ethernet: "
+                "editcap -T ether FILE - | smtp-horizon read --probe pyshark -"
+            )
         return CaptureFileError(
-            f"{self.name} is no capture in a format that Wireshark knows; "
-            "name a file that tcpdump -w or Wireshark wrote"
+            f"{self.name} can't be read: {_in_short(complaint) or 'editcap does not say why'}; "
+            "copy it again from its source"
         )
 
     async def run(self, put: FrameSink) -> None:
@@ -81,17 +97,15 @@ class FileSource:
         finally:
             if pump is not None:
                 pump.end()
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+            await end(process)
             await said
             self.close()
         if trouble is not None:
             raise trouble
-        if complaint:
-            if not self.frames_read and process.returncode:
-                raise self._refused()
-            raise CutShort(_in_short(complaint))
+        if process.returncode and not self.frames_read:
+            raise self._refused(complaint)
+        if complaint or process.returncode:
+            raise CutShort(_in_short(complaint) or f"editcap ended with status {process.returncode}")
 
     async def _relay(self, process: asyncio.subprocess.Process, put: FrameSink) -> None:
         assert process.stdout is not None
@@ -147,6 +161,17 @@ class _Pump:
             self._capture.stream.interrupt()
             self._thread.join()
         return self._trouble
+
+
+def _beginning(capture: OpenInput) -> bytes:
+    """Enough of the uncompressed bytes for the first packet, or what there is."""
+    head = b""
+    with suppress(CutShort, OSError):
+        for piece in capture.pieces:
+            head += piece
+            if len(head) >= READ_BYTES:
+                break
+    return head
 
 
 def _in_short(complaint: str) -> str:

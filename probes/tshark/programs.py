@@ -1,6 +1,5 @@
 """Wireshark's programs: where they are, whether they are new enough, and the surroundings they run in."""
 
-import asyncio
 import os
 import re
 import subprocess
@@ -13,11 +12,14 @@ from probes.probe import ProbeUnavailable
 # Debian 12's: the oldest that was tried. Older ones may lack fields, or write them another way.
 OLDEST_VERSION: Final = (4, 0)
 
-# A user's own preferences, disabled protocols and plug-ins would make records depend on whose they are.
-ENVIRONMENT: Final = {**os.environ, "WIRESHARK_CONFIG_DIR": "/nonexistent"}
-
-# Chosen because the longest of their messages is a screenful.
-LAST_WORDS_BYTES: Final = 4096
+# A user's own preferences, disabled protocols, plug-ins and scripts would make records depend on whose they
+# are, and a script that prints would stand between the rows. Plug-ins and scripts lie in the home directory.
+ENVIRONMENT: Final = {
+    **{name: value for name, value in os.environ.items() if not name.startswith("WIRESHARK_")},
+    "WIRESHARK_CONFIG_DIR": "/nonexistent",
+    "HOME": "/nonexistent",
+    "LC_ALL": "C.UTF-8",
+}
 
 # From a page cache that is cold, tshark needs a second or two.
 _VERSION_SECONDS: Final = 30.0
@@ -75,12 +77,3 @@ def _found(program: str) -> str:
     if path is None:
         raise ProbeUnavailable(f"{program} is not installed", "apt-get install tshark")
     return path
-
-
-async def last_words_of(process: asyncio.subprocess.Process) -> str:
-    """What a process says on standard error until its end, in one line: the last of it, if it is long."""
-    assert process.stderr is not None
-    said = b""
-    while piece := await process.stderr.read(LAST_WORDS_BYTES):
-        said = (said + piece)[-LAST_WORDS_BYTES:]
-    return " ".join(said.decode("utf-8", "replace").split())
