@@ -38,6 +38,9 @@ START_SECONDS: Final = 20.0
 FLUSH_SECONDS: Final = 1.0
 # A clock that was set back would make it look far behind.
 FLUSH_AT_MOST_SECONDS: Final = 30.0
+# How much later than the old dumpcap's last frame the new one's copy of it may have been stamped. They see it
+# microseconds apart; chosen so that no busy machine makes it more.
+COPY_NS: Final = 1_000_000_000
 # Chosen because it takes a quarter of a second.
 STOP_SECONDS: Final = 5.0
 # Chosen because it is a few hundred frames.
@@ -127,7 +130,7 @@ class InterfaceSource:
             starting.cancel()
         try:
             await _relay_to_the_end(old, put_and_remember)
-            new.leave_out(seen_by_both)
+            new.leave_out(seen_by_both, old.latest_ns + COPY_NS)
         finally:
             await old.end()
             self._counts.dropped[DropSite.KERNEL] += old.dropped
@@ -186,7 +189,7 @@ class _Dumpcap:
         self._blocks = blocks
         self._first: list[bytes] = []
         self._left_out: Counter[int] = Counter()
-        self._to_compare = 0
+        self._left_out_until_ns = 0
         self._said = asyncio.ensure_future(last_words_of(process))
 
     @classmethod
@@ -250,25 +253,23 @@ class _Dumpcap:
                 frames = self._blocks.read(piece)
             except NotPcapng:  # nothing of use will come any more
                 return None
-        return self._compared(frames) if self._to_compare else frames
+        return self._without_copies(frames) if self._left_out else frames
 
-    def leave_out(self, frames: list[int]) -> None:
-        """Of the frames to come, the first may be copies of these, given by their hashes."""
-        self._left_out.update(frames)
-        self._to_compare = len(frames)
+    def leave_out(self, frames: list[int], until_ns: int) -> None:
+        """Of the frames to come, those captured before this time may be copies of these, given by their
+        hashes."""
+        self._left_out = Counter(frames)
+        self._left_out_until_ns = until_ns
 
-    def _compared(self, frames: list[bytes]) -> list[bytes]:
-        """Copies come in the same order, in front of all others: after as many frames there are no more."""
+    def _without_copies(self, frames: list[bytes]) -> list[bytes]:
         kept: list[bytes] = []
         for frame in frames:
             content = frame_hash(frame)
-            if self._to_compare > 0 and self._left_out[content] > 0:
+            if self._left_out[content] > 0:
                 self._left_out[content] -= 1
             else:
                 kept.append(frame)
-            self._to_compare -= 1
-        if self._to_compare <= 0:
-            self._to_compare = 0
+        if self.latest_ns > self._left_out_until_ns:
             self._left_out.clear()
         return kept
 

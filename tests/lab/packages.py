@@ -28,6 +28,7 @@ PROGRAMS: Final = {
     "/usr/sbin/ip": "iproute2",
     "/usr/bin/ss": "iproute2",
     "/usr/sbin/ethtool": "ethtool",
+    "/usr/sbin/setcap": "libcap2-bin",
     "/usr/sbin/bpftool": "bpftool",
 }
 # What swaks needs for TLS and IPv6.

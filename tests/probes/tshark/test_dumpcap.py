@@ -1,11 +1,13 @@
 """The pyshark probe live, against tcpdump: dumpcaps that take over, drops, interfaces that go."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,7 +21,7 @@ from probes.tshark import dumpcap
 from probes.tshark.probe import LiveTsharkProbe
 from tests.lab.network import INTERFACE, Network, server_address
 from tests.lab.packages import ensure
-from tests.probes.cross_check import Recording, by_tshark, dumped, recorded, timeless
+from tests.probes.cross_check import PORT, Recording, by_tshark, dumped, recorded, timeless
 from tests.probes.workload import CONNECTIONS, converse
 
 pytestmark = [
@@ -61,6 +63,28 @@ def processes(name: str) -> list[psutil.Process]:
             if process.name() == name:
                 found.append(process)
     return found
+
+
+def start_watch(
+    network: Network,
+    folder: Path,
+    *prefix: str,
+    options: Sequence[str] = (),
+    records: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> tuple["subprocess.Popen[bytes]", Path]:
+    """`smtp-horizon watch` on the server, once it captures, and its log."""
+    command: list[str | Path] = [*prefix, Path(sys.executable).with_name("smtp-horizon"), "watch", *options]
+    command += ["--interface", INTERFACE, "--listen", "127.0.0.1:0", "--ports", str(PORT)]
+    if records is not None:
+        command += ["--records", records]
+    log = folder / "log"
+    with log.open("wb") as output:
+        watch = network.server.start(command, output=output, env=env)
+    while b"metrics are at" not in log.read_bytes():
+        assert watch.poll() is None, log.read_text()
+        time.sleep(0.05)
+    return watch, log
 
 
 def syns(recording: Recording) -> int:
@@ -175,27 +199,33 @@ def test_a_pipe_is_captured_as_an_interface(network: Network, tmp_path: Path) ->
         assert syns(recording) == CONNECTIONS
 
 
+def test_without_privilege_of_its_own_watch_takes_dumpcap_which_has_it(
+    network: Network, tmp_path: Path
+) -> None:
+    # What Debian gives to the group wireshark; and root without a capability, since another user might not
+    # be able to read where the project lies.
+    privileged = tmp_path / "dumpcap"
+    shutil.copy(shutil.which("dumpcap") or "", privileged)
+    subprocess.run(["setcap", "cap_net_raw,cap_net_admin=eip", privileged], check=True)
+    drop = ["setpriv", "--securebits=+noroot", "--inh-caps=-all", "--ambient-caps=-all"]
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    records = tmp_path / "records"
+    watch, log = start_watch(network, tmp_path, *drop, records=records, env=environment)
+    converse(network.server, network.client, server_address(1), connections=3)
+    watch.terminate()
+    assert watch.wait(20) == 0
+    assert "CAP_NET_RAW and CAP_BPF missing" in log.read_text()
+    assert "capturing with dumpcap and tshark meanwhile" in log.read_text()
+    assert [json.loads(line)["capture"]["complete"] for line in records.read_text().splitlines()] == [
+        True
+    ] * 3
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_when_watch_ends_however_dumpcap_and_tshark_end(
     number: signal.Signals, network: Network, tmp_path: Path
 ) -> None:
-    program = Path(sys.executable).with_name("smtp-horizon")
-    command: list[str | Path] = [
-        program,
-        "watch",
-        "--probe",
-        "pyshark",
-        "--interface",
-        INTERFACE,
-        "--listen",
-        "127.0.0.1:0",
-    ]
-    log = tmp_path / "log"
-    with log.open("wb") as output:
-        watch = network.server.start([*command, "--ports", "2525"], output=output)
-    while b"metrics are at" not in log.read_bytes():
-        assert watch.poll() is None, log.read_text()
-        time.sleep(0.05)
+    watch, _ = start_watch(network, tmp_path, options=["--probe", "pyshark"])
     converse(network.server, network.client, server_address(1), connections=1)
     children: list[psutil.Process] = []
     while {child.name() for child in children} < {"dumpcap", "tshark"}:
