@@ -153,10 +153,11 @@ def _nanoseconds(block: bytes) -> int:
 
 def _option(block: bytes, start: int, wanted: int) -> bytes:
     """The value of an option; empty if the block has none."""
-    while start + _OPTION.size <= len(block) - 4:
+    end = len(block) - _UINT32.size
+    while start + _OPTION.size <= end:
         code, length = _OPTION.unpack_from(block, start)
         start += _OPTION.size
-        if code == wanted:
+        if code == wanted and start + length <= end:
             return block[start : start + length]
         start += (length + 3) // 4 * 4
     return b""

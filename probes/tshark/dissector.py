@@ -120,6 +120,13 @@ class Dissector:
 
     async def run(self) -> None:
         """Until `finish`, and all is answered. Raises CaptureInterrupted when no tshark works."""
+        try:
+            await self._run_all()
+        finally:
+            self._rows.flush()
+            self.settled.set()
+
+    async def _run_all(self) -> None:
         deaths = 0
         while await self._has_work():
             tshark = self._new_tshark()

@@ -73,7 +73,10 @@ class FileSource:
     async def run(self, put: FrameSink) -> None:
         """Hands all frames on. Raises CaptureFileError, or CutShort where the file ends too soon."""
         if self._capture is None:
-            self._capture = OpenInput(self._path)
+            try:
+                self._capture = OpenInput(self._path)
+            except CaptureFileError as error:  # it could be opened a while ago
+                raise CutShort(f"it can't be read any more ({error})") from error
         pump = None
         if self._capture.is_regular and not self._capture.is_compressed:
             argument = os.path.abspath(self._path)
@@ -176,6 +179,8 @@ def _beginning(capture: OpenInput) -> bytes:
 
 def _in_short(complaint: str) -> str:
     """`editcap: The file "x" appears to have been cut short.` -> `it appears to have been cut short`"""
-    found = re.search(r'editcap: (?:The file "[^"]*" )?(.*)', complaint)
-    said = found[1] if found else complaint
-    return f"it {said.rstrip('.')}" if found and "The file" in complaint else said.rstrip(".")
+    if "packet encap" in complaint:  # pcapng: interface 0 encap 1 != packet encap 25
+        return "it has sections of several link types, which editcap can't join: take --probe pcap;"
+    found = re.search(r'editcap: The (?:file ".*"|standard input) (.*)', complaint)
+    said = f"it {found[1]}" if found else complaint.removeprefix("editcap: ")
+    return said.rstrip(".")

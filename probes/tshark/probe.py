@@ -87,6 +87,9 @@ class TsharkFilesProbe(_TsharkProbe):
     Every input is opened on construction, so that what can't be read is said before anything is done.
     """
 
+    total_bytes: Final = None
+    """Not known in the unit of what `progress` is told."""
+
     def __init__(
         self,
         paths: Sequence[str],
@@ -95,13 +98,14 @@ class TsharkFilesProbe(_TsharkProbe):
         progress: Callable[[int], None] | None = None,
         frames_per_tshark: int = FRAMES_PER_TSHARK,
     ) -> None:
-        """`progress` is told of every batch; how much of the files is consumed is not known.
+        """`progress` is told, once a batch, how many bytes of packets were read.
 
         Raises ProbeUnavailable, CaptureFileError.
         """
         programs = Programs.find("editcap")
         super().__init__(programs.tshark, ports, frames_per_tshark)
         self._progress = progress
+        self._read_bytes = 0
         self._sources: list[FileSource] = []
         self._troubles: list[str] = []
         try:
@@ -113,8 +117,6 @@ class TsharkFilesProbe(_TsharkProbe):
             self.close()
             raise
 
-    total_bytes: Final = None
-
     def interfaces_up(self) -> dict[str, bool]:
         """Empty: there is no interface."""
         return {}
@@ -125,7 +127,7 @@ class TsharkFilesProbe(_TsharkProbe):
         while not self._is_done():
             batch = self._next_batch()
             if self._progress is not None:
-                self._progress(0)
+                self._progress(self._read_bytes)
             if batch:
                 yield batch
         yield self._next_batch()
@@ -142,11 +144,15 @@ class TsharkFilesProbe(_TsharkProbe):
         try:
             for source in self._sources:
                 try:
-                    await source.run(self._dissector.put)
+                    await source.run(self._put)
                 except CutShort as trouble:
                     self._troubles.append(f"{source.name}: {trouble} after {source.frames_read} packets")
         finally:
             self._dissector.finish()
+
+    async def _put(self, frames: list[bytes]) -> None:
+        self._read_bytes += sum(map(len, frames))
+        await self._dissector.put(frames)
 
     def close(self) -> None:
         super().close()
