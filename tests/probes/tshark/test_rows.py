@@ -530,8 +530,8 @@ def test_fragments_that_were_given_up_are_counted_as_the_pcap_probe_counts_them(
     fragment_answers: Answers,
 ) -> None:
     expected = ask_decoder([frame for case in FRAGMENTED.values() for frame in case])
-    # Incomplete: three of four. Contradicting: two of three, since the decoder looks at nothing that comes after
-    # the contradiction, and to tshark's watch what contradicts looks like a copy.
+    # Incomplete: three of four. Contradicting: two of three, since the decoder looks at nothing that comes
+    # after the contradiction, and to tshark's watch what contradicts looks like a copy.
     assert expected.counts.dropped == {DropSite.FRAGMENTS: 2 * (3 + 2)}
     assert fragment_answers.counts.dropped == expected.counts.dropped
 
