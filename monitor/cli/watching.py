@@ -108,6 +108,9 @@ class Watching:
             self._status = FAILED
         still_open = self._table.open_sessions
         self._table.close_all()
+        dropped = self._probe.counts.dropped.total()
+        if dropped:
+            _LOG.warning("packets lost before they could be read: %d", dropped)
         _LOG.info("ended; sessions that were still open: %d", still_open)
         return self._status
 

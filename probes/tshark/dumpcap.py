@@ -2,9 +2,9 @@
 
 It needs no root: on Debian it has the capability to capture, for members of the group wireshark.
 
-A dumpcap says how many packets the kernel dropped only when it ends. So a new one takes over every minute,
-while the old one still runs for a second: no packet is missed, and those that both saw are taken out of the
-new one's.
+A dumpcap says how many packets the kernel dropped only when it ends. So a new one takes over every half a
+minute, while the old one still runs for a second: no packet is missed, and those that both saw are taken out
+of the new one's.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ from probes.tshark.programs import ENVIRONMENT
 
 ANY: Final = "any"
 
-# As much as the pcap probe has of it: a tenth of a second of 1 Gbit/s.
-KERNEL_BUFFER_MIB: Final = 16
+# As much as the eBPF probe's ring buffer.
+KERNEL_BUFFER_MIB: Final = 32
 # Chosen because scrapes are a quarter of a minute to a minute apart.
-TAKE_OVER_SECONDS: Final = 60.0
+TAKE_OVER_SECONDS: Final = 30.0
 # Chosen because an interface that is made anew, as a VPN's or a container's, takes seconds.
 RETRY_SECONDS: Final = 3.0
 # A remote interface may take long to answer.
