@@ -224,13 +224,11 @@ def _verdict_without_tcp(row: _Row, layers: list[str]) -> Verdict:
 
 
 def _network_below_tcp(layers: list[str]) -> str | None:
-    """The IP layer that the one TCP layer belongs to.
+    """The IP layer that TCP's fields belong to: the last one, if all of TCP stands above it.
 
     None where a frame holds several packets, as a frame of WLAN may: the last of one field can be one
     packet's, and the last of another field another's.
     """
-    if layers.count(_TCP) > 1:
-        return None
     at = max((index for index, layer in enumerate(layers) if layer in _NETWORK_LAYERS), default=len(layers))
     return layers[at] if at < layers.index(_TCP) else None
 

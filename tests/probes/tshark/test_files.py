@@ -682,7 +682,8 @@ def test_a_user_s_own_settings_and_a_config_ini_change_nothing(hostile_home: Pat
         **os.environ,
         "HOME": str(hostile_home),
         "WIRESHARK_CONFIG_DIR": str(hostile_home / ".config" / "wireshark"),
-        "WIRESHARK_PLUGIN_DIR": str(hostile_home / ".local" / "lib" / "wireshark" / "plugins"),
+        "XDG_CONFIG_HOME": str(hostile_home / ".config"),
+        "WIRESHARK_LOG_LEVEL": "noisy",
     }
     # They do work.
     said = subprocess.run(
