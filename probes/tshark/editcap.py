@@ -145,7 +145,7 @@ class _Pump:
         self._thread.start()
 
     def _run(self) -> None:
-        with self._input, suppress(BrokenPipeError):  # editcap has seen enough, or has ended
+        with self._input:
             try:
                 for piece in self._capture.pieces:
                     rest = memoryview(piece)
@@ -153,9 +153,9 @@ class _Pump:
                         rest = rest[self._input.write(rest) :]
             except CutShort as trouble:
                 self._trouble = trouble
+            except BrokenPipeError:
+                pass  # editcap has ended, and says why
             except OSError as error:
-                if isinstance(error, BrokenPipeError):
-                    raise
                 self._trouble = CutShort(f"it can't be read any more ({error.strerror})")
 
     def end(self) -> CutShort | None:
