@@ -8,6 +8,7 @@ Each probe turns its source into the same small `Segment` and knows nothing of S
     fragments.py  IP fragments -> whole datagrams
     pcap/         libpcap: capture files and plain live capture
     ebpf/         bcc: a filter in the kernel on an AF_PACKET socket
+    tshark/       pyshark: dumpcap, editcap and tshark
 
 Nothing here imports `monitor`.
 """

@@ -36,6 +36,7 @@ from tests.probes.ebpf.odd_packets import (
     send_frames,
 )
 from tests.probes.ebpf.tagging import tagged
+from tests.probes.second_cable import SECOND, SECOND_ADDRESS, second_cable
 from tests.probes.workload import CONNECTIONS, converse
 
 pytestmark = [
@@ -45,9 +46,6 @@ pytestmark = [
 
 # Chosen because tcpdump and the filter see a packet microseconds apart, and the machine may be busy.
 TOLERANCE_NS = 100_000_000
-
-SECOND = "mail1"
-SECOND_ADDRESS = "10.78.0.1"
 
 
 @pytest.fixture
@@ -61,15 +59,6 @@ def slow_network() -> Iterator[Network]:
     """Where the kernel cuts segments itself, as they are on a cable."""
     with Network(addresses=2, offload=False) as network:
         yield network
-
-
-def second_cable(network: Network) -> None:
-    """Another cable between the two, beside the first."""
-    server, client = network.server, network.client
-    server.run(["ip", "link", "add", SECOND, "type", "veth", "peer", "name", SECOND, "netns", client.name])
-    for namespace, address in ((server, SECOND_ADDRESS), (client, "10.78.0.2")):
-        namespace.run(["ip", "address", "add", f"{address}/24", "dev", SECOND])
-        namespace.run(["ip", "link", "set", SECOND, "up"])
 
 
 def received_frames(namespace: Namespace) -> int:

@@ -22,6 +22,7 @@ from probes.tshark.probe import LiveTsharkProbe
 from tests.lab.network import INTERFACE, Network, server_address
 from tests.lab.packages import ensure
 from tests.probes.cross_check import PORT, Recording, by_tshark, dumped, recorded, timeless
+from tests.probes.second_cable import SECOND, SECOND_ADDRESS, second_cable
 from tests.probes.workload import CONNECTIONS, converse
 
 pytestmark = [
@@ -31,9 +32,6 @@ pytestmark = [
 
 # As long as packets may be in the kernel before dumpcap has them; what it has not when it dies is lost.
 HELD_BACK_SECONDS = dumpcap.FLUSH_SECONDS
-
-SECOND = "mail1"
-SECOND_ADDRESS = "10.78.0.1"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,15 +43,6 @@ def packages() -> None:
 def network() -> Iterator[Network]:
     with Network(addresses=2) as network:
         yield network
-
-
-def second_cable(network: Network) -> None:
-    """Another cable between the two, beside the first."""
-    server, client = network.server, network.client
-    server.run(["ip", "link", "add", SECOND, "type", "veth", "peer", "name", SECOND, "netns", client.name])
-    for namespace, address in ((server, SECOND_ADDRESS), (client, "10.78.0.2")):
-        namespace.run(["ip", "address", "add", f"{address}/24", "dev", SECOND])
-        namespace.run(["ip", "link", "set", SECOND, "up"])
 
 
 def processes(name: str) -> list[psutil.Process]:

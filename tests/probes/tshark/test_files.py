@@ -547,7 +547,11 @@ def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-@pytest.mark.parametrize("content", [TEXT, b"", gzip.compress(TEXT)[:30]])
+@pytest.mark.parametrize(
+    "content",
+    [TEXT, b"", gzip.compress(TEXT, mtime=0)[:30]],
+    ids=["text", "nothing", "gzip cut short"],
+)
 def test_standard_input_that_is_no_capture_is_one_line_and_status_2(content: bytes) -> None:
     done = run("--probe", "pyshark", "-", input=content)
     assert (done.returncode, done.stdout) == (2, b"")
