@@ -1,6 +1,6 @@
 """Measures, and prints what was measured: `python -m tests.bench [read] [watch]`; both when none is named.
 
-    read.py    whole processes on a capture file, beside tshark and a bare loop of libpcap's binding
+    read.py    whole processes on a capture file, beside tshark, pyshark, and a bare loop of libpcap's binding
     watch.py   the live watch in network namespaces; needs root
 
 Ratios hold for the run that they stand in: only figures of one run on one machine are comparable.

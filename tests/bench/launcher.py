@@ -1,5 +1,8 @@
 """Runs a command and says what it took: `launcher.py OUTPUT COMMAND...` prints one line of JSON.
 
+wait4(2) counts with a process those that it started and waited for: the processor time of all of them, but
+the memory of the largest alone. Of one whose parent did not wait for it nothing is known; all readers wait.
+
 A process of its own, and with few modules, because Linux counts the memory of whoever starts a program
 towards that program's peak (getrusage(2), ru_maxrss; kept over execve).
 """
