@@ -98,9 +98,9 @@ class FileSource:
             trouble = pump.end() if pump is not None else None
             complaint = await said
         finally:
+            await end(process)  # before the pump, which may be writing to it
             if pump is not None:
                 pump.end()
-            await end(process)
             await said
             self.close()
         if trouble is not None:
