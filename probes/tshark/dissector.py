@@ -28,8 +28,8 @@ from probes.tshark.processes import end
 from probes.tshark.programs import ENVIRONMENT
 from probes.tshark.rows import FIELDS, OUTPUT_FORMAT, RowError, RowReader
 
-# Chosen because tshark has 160 MB at birth and grows by 1.2 kB a connection (docs/benchmarks.md): by 120 MB if
-# every frame opens one, and by 9 MB if the frames are mail. A new one costs the time of 5,000 frames.
+# Chosen because tshark has 160 MB at birth and grows by 1.2 kB a connection (docs/benchmarks.md): by 120 MB
+# if every frame opens one, and by 9 MB if the frames are mail. A new one costs the time of 5,000 frames.
 FRAMES_PER_TSHARK: Final = 100_000
 # What may wait for tshark, or in it. Chosen because it bridges the start of a tshark at 10,000 sessions a
 # second; beyond it dumpcap waits, then its buffer in the kernel, and that one counts what it drops.
