@@ -82,26 +82,31 @@ class FileSource:
             argument = os.path.abspath(self._path)
         else:
             argument, pump = "-", _Pump(self._capture)
-        process = await asyncio.create_subprocess_exec(
-            *(self._editcap, argument, "-"),
-            stdin=subprocess.DEVNULL if pump is None else pump.output,
-            stdout=PIPE,
-            stderr=PIPE,
-            env=ENVIRONMENT,
-            start_new_session=True,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(self._editcap, argument, "-"),
+                stdin=subprocess.DEVNULL if pump is None else pump.output,
+                stdout=PIPE,
+                stderr=PIPE,
+                env=ENVIRONMENT,
+                start_new_session=True,
+            )
+        except BaseException as error:
+            if pump is not None:
+                pump.abandon()
+            if isinstance(error, OSError):
+                raise CutShort(f"editcap can't be started any more ({error.strerror})") from error
+            raise
         said = asyncio.ensure_future(last_words_of(process))
         if pump is not None:
             pump.start()
         try:
             await self._relay(process, put)
-            trouble = pump.end() if pump is not None else None
             complaint = await said
         finally:
             await end(process)  # before the pump, which may be writing to it
-            if pump is not None:
-                pump.end()
             await said
+            trouble = pump.end() if pump is not None else None
             self.close()
         if trouble is not None:
             raise trouble
@@ -144,6 +149,11 @@ class _Pump:
         self.output.close()
         self._thread.start()
 
+    def abandon(self) -> None:
+        """In place of `start`."""
+        self.output.close()
+        self._input.close()
+
     def _run(self) -> None:
         with self._input:
             try:
@@ -159,7 +169,7 @@ class _Pump:
                 self._trouble = CutShort(f"it can't be read any more ({error.strerror})")
 
     def end(self) -> CutShort | None:
-        """What was wrong with the input."""
+        """What was wrong with the input. The process that reads `output` must have ended."""
         if self._thread.is_alive():
             self._capture.stream.interrupt()
             self._thread.join()

@@ -25,6 +25,7 @@ import zstandard
 from probes.pcap.files import CaptureFilesProbe
 from probes.probe import CaptureFileError, CaptureInterrupted, Probe, ProbeUnavailable
 from probes.segment import Segment
+from probes.tshark import dissector
 from probes.tshark.probe import TsharkFilesProbe
 from tests.probes.tshark.packets import (
     Frame,
@@ -331,9 +332,10 @@ def helpers_of(pid: int, names: Sequence[str]) -> list[psutil.Process]:
     """Its children of these names, once they are all there."""
     end = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < end:
-        found = [child for child in psutil.Process(pid).children(recursive=True) if child.name() in names]
-        if {child.name() for child in found} == set(names):
-            return found
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found = [child for child in psutil.Process(pid).children(recursive=True) if child.name() in names]
+            if {child.name() for child in found} == set(names):
+                return found
         time.sleep(0.02)
     raise AssertionError(f"{names} were not started")
 
@@ -472,6 +474,23 @@ def test_an_editcap_that_dies_is_a_file_that_ended_too_soon(
     assert "editcap ended with status -9 after" in message
 
 
+def test_an_editcap_that_goes_away_meanwhile_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _program(tmp_path, "editcap", f'exec {which("editcap")} "$@"')
+    zipped = tmp_path / "it.gz"
+    zipped.write_bytes(gzip.compress(PLAIN.read_bytes()))
+    before = left_over()
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        probe = TsharkFilesProbe([str(zipped)], PORTS)
+    (tmp_path / "editcap").unlink()
+    segments, message = read_to_the_cut(probe)
+    assert segments == []
+    assert "it.gz: editcap can't be started any more (No such file or directory) after 0 packets" in message
+    assert left_over() == before
+
+
 def test_a_file_that_goes_away_meanwhile_stops_nothing(tmp_path: Path, expected: list[Segment]) -> None:
     path = tmp_path / "gone"
     path.write_bytes(PLAIN.read_bytes())
@@ -499,6 +518,10 @@ TEXT = b"Hello, this is no capture at all, but a text. " * 3
         (b"\x1f\x8b\x08" + b"\xff" * 100, "gzip data is"),
         (b"\x28\xb5\x2f\xfd" + b"\xff" * 100, "zstd data is damaged"),
         (pcap([whole(b"x" * 60, 999)]), "network type 999"),
+    ],
+    ids=[
+        *("nothing", "gzip of nothing", "text", "gzip of text", "zstd of text"),
+        *("a header cut short", "damaged gzip", "damaged zstd", "an unknown link type"),
     ],
 )
 def test_what_is_no_capture_is_refused_in_one_line_before_anything_is_read(
@@ -739,6 +762,19 @@ def test_a_probe_that_is_closed_at_any_time_leaves_nothing_behind(tmp_path: Path
             del batches
             probe.close()
             assert left_over() == before
+
+
+def test_closing_does_not_wait_for_what_nobody_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What unpacks the file is stuck in front of editcap, and editcap in front of us."""
+    monkeypatch.setattr(dissector, "MAX_UNANSWERED_BYTES", 1000)
+    zipped = tmp_path / "it.gz"
+    zipped.write_bytes(gzip.compress(capture_path("smtp_source_multi").read_bytes()))
+    before = left_over()
+    probe = TsharkFilesProbe([str(zipped)] * 2, PORTS)
+    assert next(iter(probe.batches())) is not None
+    time.sleep(0.5)
+    probe.close()
+    assert left_over() == before
 
 
 def test_closing_does_not_wait_for_a_pipe(endless_pipe: str) -> None:
