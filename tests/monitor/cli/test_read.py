@@ -1,14 +1,20 @@
 """`smtp-horizon read`: the real program on real captures."""
 
+import fcntl
 import json
 import os
 import pty
+import struct
 import subprocess
 import sys
+import termios
+import time
 from pathlib import Path
 from shutil import which
 
 import pytest
+
+from monitor.cli.progress import PATIENCE_SECONDS
 
 PROGRAM = str(Path(sys.executable).with_name("smtp-horizon"))
 CAPTURES = Path(__file__).parents[2] / "captures"
@@ -196,18 +202,31 @@ def test_an_unexpected_error_is_one_line_and_status_1_and_says_how_to_see_more()
 
 def test_a_progress_bar_comes_late_and_goes_again(tmp_path: Path) -> None:
     """A pipe that is slow makes the work long enough for a bar; standard error is a terminal here."""
-    capture = Path(_capture("plain_servers"))
+    data = Path(_capture("plain_servers")).read_bytes()
     ours, theirs = pty.openpty()
-    command = (
-        f"(head -c 2000 {capture}; sleep 1.5; tail -c +2001 {capture}) | {PROGRAM} read --format jsonl -"
-    )
-    with (tmp_path / "out").open("wb") as out:
-        subprocess.run(["bash", "-c", command], stdout=out, stderr=theirs, check=True)
+    read_end, write_end = os.pipe()
+    with (tmp_path / "out").open("wb") as out, os.fdopen(write_end, "wb", buffering=0) as pipe:
+        command = [PROGRAM, "read", "--format", "jsonl", "-"]
+        with subprocess.Popen(command, stdin=read_end, stdout=out, stderr=theirs) as reading:
+            pipe.write(data[:2000])
+            while _waiting_bytes(read_end):  # until it has begun
+                assert reading.poll() is None
+                time.sleep(0.02)
+            time.sleep(1.1 * PATIENCE_SECONDS)
+            pipe.write(data[2000:])
+            pipe.close()
+            os.close(read_end)
     os.close(theirs)
     shown = os.read(ours, 65_536).decode()
     os.close(ours)
+    assert reading.returncode == 0
     assert "━" in shown
     assert len((tmp_path / "out").read_bytes().splitlines()) == 8
+
+
+def _waiting_bytes(pipe: int) -> int:
+    (waiting,) = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))
+    return int(waiting)
 
 
 def test_jsonl_loads_nothing_that_it_does_not_need() -> None:
