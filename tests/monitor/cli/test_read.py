@@ -207,7 +207,8 @@ def test_a_progress_bar_comes_late_and_goes_again(tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
     with (tmp_path / "out").open("wb") as out, os.fdopen(write_end, "wb", buffering=0) as pipe:
         command = [PROGRAM, "read", "--format", "jsonl", "-"]
-        with subprocess.Popen(command, stdin=read_end, stdout=out, stderr=theirs) as reading:
+        environment = {**os.environ, "TERM": "xterm"}  # a dumb one gets no bar
+        with subprocess.Popen(command, stdin=read_end, stdout=out, stderr=theirs, env=environment) as reading:
             pipe.write(data[:2000])
             while _waiting_bytes(read_end):  # until it has begun
                 assert reading.poll() is None
