@@ -7,14 +7,17 @@ from typing import Any, Final
 
 import msgspec
 
+from monitor.greylisters import TlsEnds, models
 from monitor.sessions.direction import OurAddresses
 from monitor.sessions.record import SessionRecord
+from monitor.sessions.site import Site
 from monitor.sessions.table import Limits, SessionTable
 from probes.pcap.files import CaptureFilesProbe
 from probes.segment import Segment
 from tests.capture_truth import CAPTURES
 
 PORTS: Final = frozenset((25, 465, 587))
+SITE: Final = Site(OurAddresses(), models(TlsEnds.SERVER))
 
 
 def capture_path(name: str) -> Path:
@@ -32,7 +35,7 @@ def segments_of(name: str) -> list[Segment]:
 def frozen_records(segments: Iterable[Segment], limits: Limits | None = None) -> list[SessionRecord]:
     """The records of a capture that ends with the last segment."""
     records: list[SessionRecord] = []
-    table = SessionTable(PORTS, OurAddresses(), records.append, limits)
+    table = SessionTable(PORTS, SITE, records.append, limits)
     for segment in segments:
         table.segment(segment)
     table.close_all()

@@ -35,6 +35,14 @@ def wrong_facts(seen: Json, true: Json) -> list[str]:
         lines.append(f"starttls.codes: {seen['starttls']['codes']}, not {true['starttls']['codes']}")
     if not _is_subsequence(seen["transactions"], true["transactions"], _same_transaction):
         lines.append(f"transactions: {seen['transactions']}, not {true['transactions']}")
+    lines += [
+        f"{name}: {found}, not {true['greylisters'][name]}"
+        for name, found in seen["greylisters"].items()
+        if found["reach"] != "unknown" and found != true["greylisters"][name]
+    ]
+    for side, offset in (seen["opaque_from"] or {}).items():
+        if not _equal_or_none(offset, (true["opaque_from"] or {}).get(side)):
+            lines.append(f"opaque_from.{side}: {offset}, not {true['opaque_from']}")
     extra = set(seen["anomalies"]) - set(true["anomalies"])
     if extra:
         lines.append(f"anomalies: {sorted(extra)} too many")
@@ -58,7 +66,9 @@ def _equal_or_none(seen: Any, true: Any) -> bool:
 
 
 def _agrees(seen: Json, true: Json) -> bool:
-    return all(_equal_or_none(seen[name], true[name]) for name in seen if name != "params") and (
+    # The time of a reply is that of the packet after which it was known.
+    names = (name for name in seen if name not in ("params", "after_seconds"))
+    return all(_equal_or_none(seen[name], true[name]) for name in names) and (
         not seen.get("params") or seen["params"] == true["params"]
     )
 

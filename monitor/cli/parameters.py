@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import click
 
+from monitor.greylisters.placement import TlsEnds
+
 ENVIRONMENT_PREFIX: Final = "SMTP_HORIZON"
 
 DEFAULT_PORTS: Final = "25,465,587"
@@ -101,3 +103,15 @@ def local_network_option(help_text: str) -> Callable[[Decorated], Decorated]:
     return click.option(
         "--local-network", type=NetworkType(), multiple=True, show_envvar=True, help=help_text
     )
+
+
+def tls_ends_option(command: Decorated) -> Decorated:
+    return click.option(
+        "--tls-ends",
+        type=click.Choice([choice.value for choice in TlsEnds]),
+        default=TlsEnds.SERVER.value,
+        show_default=True,
+        show_envvar=True,
+        help="Where TLS ends, seen from a greylister: in the mail server behind it, on the same socket by "
+        "UCSPI-TLS, or in a proxy before it. It decides what the greylister can read.",
+    )(command)

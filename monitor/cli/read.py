@@ -9,13 +9,20 @@ from ipaddress import IPv4Network, IPv6Network
 import click
 
 from monitor.cli.main import DONE, FAILED, abandon_standard_output, warn
-from monitor.cli.parameters import ENVIRONMENT_PREFIX, local_network_option, ports_option
+from monitor.cli.parameters import (
+    ENVIRONMENT_PREFIX,
+    local_network_option,
+    ports_option,
+    tls_ends_option,
+)
 from monitor.cli.probes import open_files_probe
 from monitor.cli.progress import LateProgress
+from monitor.greylisters import TlsEnds, models
 from monitor.metrics.tally import Tally
 from monitor.records import STANDARD_OUTPUT, ReaderGoneError, RecordsWriter
 from monitor.sessions.direction import OurAddresses
 from monitor.sessions.record import SessionRecord
+from monitor.sessions.site import Site
 from monitor.sessions.table import SessionTable
 from probes.probe import CaptureInterrupted
 
@@ -57,12 +64,15 @@ class OutputFormat(StrEnum):
 )
 @ports_option
 @local_network_option("A network that is ours: it decides inbound or outbound. May be repeated.")
+@tls_ends_option
 def command(
+    *,
     files: tuple[str, ...],
     output_format: str | None,
     probe: str,
     ports: frozenset[int],
     local_network: tuple[IPv4Network | IPv6Network, ...],
+    tls_ends: str,
 ) -> int:
     """Say what capture files hold.
 
@@ -71,7 +81,8 @@ def command(
     """
     logging.basicConfig(format="Warning: %(message)s", level=logging.WARNING)
     chosen = OutputFormat(output_format or ("table" if sys.stdout.isatty() else "jsonl"))
-    reading = _Reading(probe, files, ports, OurAddresses(local_network), chosen)
+    site = Site(OurAddresses(local_network), models(TlsEnds(tls_ends)))
+    reading = _Reading(probe, files, ports, site, chosen)
     with closing(reading):
         return reading.run()
 
@@ -82,7 +93,7 @@ class _Reading:
         probe: str,
         files: tuple[str, ...],
         ports: frozenset[int],
-        ours: OurAddresses,
+        site: Site,
         output_format: OutputFormat,
     ) -> None:
         """Opens all files. Raises ProbeUnavailable, CaptureFileError."""
@@ -93,7 +104,7 @@ class _Reading:
             self._progress.total_bytes = self._probe.total_bytes
         self._tally = Tally(ports)
         self._writer = RecordsWriter(STANDARD_OUTPUT) if output_format is OutputFormat.JSONL else None
-        self._table = SessionTable(ports, ours, self._on_record)
+        self._table = SessionTable(ports, site, self._on_record)
         self._is_every_record_written = True
 
     def _progress_bar(self) -> LateProgress | None:

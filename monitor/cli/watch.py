@@ -7,7 +7,14 @@ from typing import Final
 import click
 
 from monitor.cli import settings
-from monitor.cli.parameters import ENVIRONMENT_PREFIX, ListenType, local_network_option, ports_option
+from monitor.cli.parameters import (
+    ENVIRONMENT_PREFIX,
+    ListenType,
+    local_network_option,
+    ports_option,
+    tls_ends_option,
+)
+from monitor.greylisters.placement import TlsEnds
 
 DEFAULT_LISTEN: Final = "127.0.0.1:9825"
 DEFAULT_INTERFACE: Final = "any"  # a newcomer has mail on some interface, and rarely knows its name
@@ -80,6 +87,7 @@ def _load_config(context: click.Context, _: click.Parameter, path: str | None) -
     "A network that is ours, beside this host's own addresses: it decides inbound or outbound. "
     "May be repeated."
 )
+@tls_ends_option
 @click.option(
     "--log-level",
     type=click.Choice(LOG_LEVELS),
@@ -97,6 +105,7 @@ def command(
     records: str | None,
     ports: frozenset[int],
     local_network: tuple[IPv4Network | IPv6Network, ...],
+    tls_ends: str,
     log_level: str,
 ) -> int:
     """Watch live, serve metrics, write session records.
@@ -112,5 +121,8 @@ def command(
     from monitor.cli.watching import Watching, WatchSettings  # noqa: PLC0415
 
     del config  # its callback has read it
-    with Watching(WatchSettings(interface, probe, listen, records, ports, local_network)) as watching:
+    settings_chosen = WatchSettings(
+        interface, probe, listen, records, ports, local_network, TlsEnds(tls_ends)
+    )
+    with Watching(settings_chosen) as watching:
         return watching.run()

@@ -21,6 +21,7 @@ import psutil
 
 from monitor.cli.main import DONE, FAILED, NOT_BEGUN
 from monitor.cli.probes import open_live_probe
+from monitor.greylisters import TlsEnds, models
 from monitor.metrics.collector import MonitorCollector
 from monitor.metrics.lag import Lag
 from monitor.metrics.server import MetricsServer
@@ -28,6 +29,7 @@ from monitor.metrics.tally import Tally
 from monitor.records import ReaderGoneError, RecordsWriter
 from monitor.sessions.direction import OurAddresses
 from monitor.sessions.record import SessionRecord
+from monitor.sessions.site import Site
 from monitor.sessions.table import SessionTable
 from probes.probe import CaptureInterrupted
 
@@ -55,6 +57,7 @@ class WatchSettings:
     """A path, `-`, or None for no records."""
     ports: frozenset[int]
     local_networks: tuple[IPv4Network | IPv6Network, ...]
+    tls_ends: TlsEnds
 
 
 class Watching:
@@ -66,7 +69,7 @@ class Watching:
         self._ours = OurAddresses(settings.local_networks, own_addresses())
         self._tally = Tally(ports)
         self._lag = Lag()
-        self._table = SessionTable(ports, self._ours, self._on_record)
+        self._table = SessionTable(ports, Site(self._ours, models(settings.tls_ends)), self._on_record)
         self._status = DONE
         self._stop_signal: int | None = None
         self._is_reopen_asked = False

@@ -11,7 +11,17 @@ from itertools import product
 from typing import Final
 
 from monitor.anomalies import Anomaly
-from monitor.sessions.record import Channel, Direction, Envelope, StarttlsOutcome, TransactionOutcome
+from monitor.greylisters import MODELS
+from monitor.sessions.record import (
+    By,
+    Channel,
+    Direction,
+    Envelope,
+    GreylisterReach,
+    Reach,
+    StarttlsOutcome,
+    TransactionOutcome,
+)
 from monitor.smtp.grammar import SASL_MECHANISMS
 from probes.probe import DropSite, Restart, Verdict
 
@@ -20,6 +30,9 @@ OTHER: Final = "other"
 
 UNKNOWN: Final = "unknown"
 """Not captured."""
+
+NONE: Final = "none"
+"""Stands where a record has null."""
 
 TLS_VERSIONS: Final = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3", UNKNOWN, OTHER)
 
@@ -117,6 +130,8 @@ class Family:
     kind: Kind
     help: str
     labels: tuple[Label, ...] = ()
+    combinations: tuple[tuple[str, ...], ...] | None = None
+    """The label values that can stand together, where not all can."""
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -127,6 +142,8 @@ class Family:
 
         Nothing for a family with a label whose values only the running program knows.
         """
+        if self.combinations is not None:
+            return iter(self.combinations)
         sets = [ports if label is PORT else label.values for label in self.labels]
         known = [values for values in sets if values is not None]
         return product(*known) if len(known) == len(sets) else iter(())
@@ -179,6 +196,41 @@ ANOMALIES: Final = Family(
     Kind.COUNTER,
     "Sessions that did something a well-behaved one does not.",
     (_label("anomaly", Anomaly),),
+)
+
+
+def reach_labels(greylister: str, found: GreylisterReach) -> tuple[str, str, str]:
+    return greylister, found.reach.value, found.by.value if found.by is not None else NONE
+
+
+_REACH: Final = (
+    _label("greylister", [model.name for model in MODELS]),
+    _label("reach", Reach),
+    _label("by", [*By, NONE]),
+)
+_REACH_COMBINATIONS: Final = tuple(
+    sorted(reach_labels(model.name, found) for model in MODELS for found in model.results)
+)
+GREYLISTER_SESSIONS: Final = Family(
+    "smtp_greylister_sessions_total",
+    Kind.COUNTER,
+    "Sessions that ended, but for outbound ones, by what a program that watches the stream could do.",
+    _REACH,
+    _REACH_COMBINATIONS,
+)
+GREYLISTER_MESSAGES: Final = Family(
+    "smtp_greylister_messages_total",
+    Kind.COUNTER,
+    "Mail transactions seen in clear, by how far the program's sight reached into their session.",
+    _REACH,
+    _REACH_COMBINATIONS,
+)
+GREYLISTER_RECIPIENTS: Final = Family(
+    "smtp_greylister_recipients_total",
+    Kind.COUNTER,
+    "Recipients seen in clear, by how far the program's sight reached into their session.",
+    _REACH,
+    _REACH_COMBINATIONS,
 )
 SESSION_DURATION: Final = Family(
     "smtp_session_duration_seconds", Kind.HISTOGRAM, "Time from a session's first packet to its last."
@@ -251,6 +303,9 @@ FAMILIES: Final = (
     AUTH,
     BYTES,
     ANOMALIES,
+    GREYLISTER_SESSIONS,
+    GREYLISTER_MESSAGES,
+    GREYLISTER_RECIPIENTS,
     SESSION_DURATION,
     SESSIONS_OPEN,
     HANDSHAKES_INCOMPLETE,

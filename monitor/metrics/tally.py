@@ -22,6 +22,7 @@ from monitor.metrics.families import (
     RecordResult,
     ReplyClass,
     Visibility,
+    reach_labels,
 )
 from monitor.sessions.record import Ended, Envelope, SessionRecord, StarttlsOutcome
 
@@ -45,6 +46,9 @@ class Counts:
     auth: Counter[tuple[str, ...]] = field(default_factory=Counter)
     bytes: Counter[tuple[str, ...]] = field(default_factory=Counter)
     anomalies: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    greylister_sessions: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    greylister_messages: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    greylister_recipients: Counter[tuple[str, ...]] = field(default_factory=Counter)
     sessions_incomplete: Counter[tuple[str, ...]] = field(default_factory=Counter)
     records: Counter[tuple[str, ...]] = field(default_factory=Counter)
     duration_buckets: list[int] = field(default_factory=lambda: [0] * (len(DURATION_BUCKETS_SECONDS) + 1))
@@ -100,6 +104,12 @@ class Tally:
         counts.bytes[port, Visibility.ENCRYPTED.value] += record.bytes.encrypted
         for anomaly in record.anomalies:
             counts.anomalies[anomaly.value,] += 1
+        recipients = sum(len(transaction.recipients) for transaction in record.transactions)
+        for greylister, found in record.greylisters.items():
+            labels = reach_labels(greylister, found)
+            counts.greylister_sessions[labels] += 1
+            counts.greylister_messages[labels] += len(record.transactions)
+            counts.greylister_recipients[labels] += recipients
         for reason in _incomplete_reasons(record):
             counts.sessions_incomplete[reason.value,] += 1
         counts.duration_buckets[bisect_left(DURATION_BUCKETS_SECONDS, record.duration_seconds)] += 1

@@ -41,7 +41,9 @@ class Conversation:
 
     __slots__ = (
         "_at_opening",
+        "_client_end",
         "_in_tls",
+        "_lost_before_tls",
         "_lost_in_tls",
         "_opening",
         "_proxy_header_read",
@@ -54,6 +56,7 @@ class Conversation:
         "dialogue",
         "encrypted_bytes",
         "implicit",
+        "opaque_from",
         "port",
         "server_sent_tls",
         "tls",
@@ -75,6 +78,9 @@ class Conversation:
         """STARTTLS was answered 2xx."""
         self.clear_text_seen = [False, False]
         """Each side has sent clear text."""
+        self.opaque_from: list[int | None] = [None, None]
+        """Where in its stream each side first sent TLS; None where it did not, and where bytes before were
+        lost: TLS may have begun in them."""
         self._at_opening = from_the_start
         self._proxy_header_read = False
         self._lost_in_tls = False
@@ -83,10 +89,14 @@ class Conversation:
         self._in_tls = [False, False]
         self._upgrading = [False, False]
         self._server_spoke_after_220 = False
+        self._client_end = 0
+        self._lost_before_tls = [False, False]
 
     # ------------------------------------------------------------------ what the streams deliver
 
     def data(self, side: Side, data: bytes, at: int, heard: int) -> None:
+        if side is Side.CLIENT:
+            self._client_end = at + len(data)
         if self._in_tls[side]:
             self._tls_data(side, data, at, heard)
         elif side is Side.CLIENT:
@@ -112,6 +122,7 @@ class Conversation:
             self._events(self.dialogue.client_lost(length))
         elif not self._upgrading[side]:
             self._events(self.dialogue.server_lost(length))
+        self._lost_before_tls[side] = True
         if self._upgrading[side] or self.tls is not None:
             # TLS may have been in them; from now on it is recognised by its records.
             self._reader().lost(side, length)
@@ -276,6 +287,8 @@ class Conversation:
                 self._sink.event(AnomalySeen(Anomaly.TLS_WITHOUT_STARTTLS))
             if self._server_spoke_after_220:
                 self._sink.event(AnomalySeen(Anomaly.RESPONSE_INJECTION))
+        if self.opaque_from[side] is None and not self._lost_before_tls[side]:
+            self.opaque_from[side] = at
         if self.dialogue.phase is Phase.LOST and not self.upgraded:
             reader.lost(side, 0)
         if side is Side.CLIENT and not self.server_sent_tls and self.dialogue.server_thread_lost:
@@ -323,6 +336,6 @@ class Conversation:
             self._sink.event(AnomalySeen(Anomaly.STARTTLS_INJECTION))
             is_tls = looks_like_tls(held)
             if is_tls:
-                self._start_tls(Side.CLIENT, held, 0, 0)
+                self._start_tls(Side.CLIENT, held, self._client_end - len(held), 0)
             elif is_tls is None:
                 self._opening = held

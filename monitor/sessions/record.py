@@ -70,6 +70,32 @@ class TransactionOutcome(StrEnum):
     """The reply or the end that would decide it was not captured."""
 
 
+class Reach(StrEnum):
+    """What a program that watches the stream beside the server could do with the session."""
+
+    DECIDED = "decided"
+    """Nothing kept it from reading the envelope and deciding on it."""
+    BYPASSED = "bypassed"
+    """It stopped watching before it could decide, and let everything pass."""
+    BLIND = "blind"
+    """It had nothing to read but ciphertext."""
+    STALLED = "stalled"
+    """It met what it cannot read, and held the session up."""
+    NO_ENVELOPE = "no_envelope"
+    """It could read all, and there was nothing to decide on."""
+    UNKNOWN = "unknown"
+    """What would tell was not captured, or is not to be seen from where we stand."""
+
+
+class By(StrEnum):
+    """What took the session out of its reach."""
+
+    STARTTLS = "starttls"
+    AUTH = "auth"
+    DATA = "data"
+    IMPLICIT_TLS = "implicit_tls"
+
+
 class Ended(StrEnum):
     """What ended the session."""
 
@@ -141,6 +167,8 @@ class Recipient:
     """None where the RCPT line was not captured whole."""
     code: int | None
     params: dict[str, str | None]
+    after_seconds: float | None
+    """From the session's first packet to the reply; None where none was seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +202,32 @@ class ByteCounts:
     cleartext: int
     encrypted: int
     """Inside TLS records, the handshake's included."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpaqueFrom:
+    """The first byte of each side that is TLS's, counted from 0; None where that was not captured."""
+
+    client: int | None
+    server: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class GreylisterReach:
+    """How far one program's sight reaches into the session."""
+
+    reach: Reach
+    by: By | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where the client's address is, by the operator's own database."""
+
+    country: str | None
+    """ISO 3166-1 alpha-2."""
+    asn: int | None
+    as_organization: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,3 +266,9 @@ class SessionRecord:
     anomalies: tuple[Anomaly, ...]
     duration_seconds: float
     """From the first packet to the last."""
+    opaque_from: OpaqueFrom | None
+    """None where neither side sent TLS."""
+    greylisters: dict[str, GreylisterReach]
+    """By the program's name; empty for an outbound session, which passes no greylister of ours."""
+    client_location: Location | None
+    """Of the proxied client where there is one; None where no database knows the address."""

@@ -9,20 +9,24 @@ from monitor.anomalies import Anomaly
 from monitor.proxy_protocol import ProxyHeader
 from monitor.sessions.community_id import community_id
 from monitor.sessions.conversation import Conversation
-from monitor.sessions.direction import OurAddresses
+from monitor.sessions.reach import Ending, Reaches
 from monitor.sessions.record import (
     SCHEMA_VERSION,
     Auth,
     Banner,
     ByteCounts,
     Capture,
+    Direction,
     Ended,
     Endpoint,
+    Envelope,
     Helo,
+    OpaqueFrom,
     SessionRecord,
     Starttls,
     Tls,
 )
+from monitor.sessions.site import Site
 from monitor.sessions.transactions import Transactions
 from monitor.sessions.verdicts import Facts, channel, envelope, starttls_offered, starttls_outcome
 from monitor.side import Side
@@ -57,6 +61,7 @@ class Session:
         "_anomalies",
         "_auth",
         "_banner",
+        "_banner_seen",
         "_characters",
         "_client",
         "_commands_lost",
@@ -74,6 +79,8 @@ class Session:
         "_proxied",
         "_quit_answered",
         "_quit_sent",
+        "_reaches",
+        "_recipient_seen",
         "_request_masked",
         "_server",
         "_starttls_codes",
@@ -87,9 +94,15 @@ class Session:
     )
 
     def __init__(
-        self, client: tuple[bytes, int], server: tuple[bytes, int], at_ns: int, *, midstream: bool
+        self,
+        client: tuple[bytes, int],
+        server: tuple[bytes, int],
+        at_ns: int,
+        reaches: Reaches,
+        *,
+        midstream: bool,
     ) -> None:
-        """`client`, `server`: address in network order and port."""
+        """`client`, `server`: address in network order and port. `reaches`: of this session alone."""
         self._client, self._server = client, server
         self._midstream = midstream
         self._first_at_ns = self.last_at_ns = at_ns
@@ -114,6 +127,10 @@ class Session:
         self._mail_in_clear = False
         self._quit_sent = self._quit_answered = False
         self._commands_lost = midstream
+        self._banner_seen = self._recipient_seen = False
+        self._reaches = reaches
+        if midstream:
+            reaches.lost()
 
     # ------------------------------------------------------------------ what happens in it
 
@@ -133,11 +150,15 @@ class Session:
             case AnomalySeen():
                 self._anomalies |= {event.anomaly}
             case BannerReceived():
+                self._banner_seen = True
+                self._reaches.greeted(event.reply)
                 if event.reply.whole:
                     self._banner = Banner(event.reply.code, event.reply.text)
             case CommandsLost():
                 # What comes behind the encryption changes nothing of what was hidden by it.
-                self._commands_lost |= not self._conversation.encryption_established
+                if not self._conversation.encryption_established:
+                    self._commands_lost = True
+                    self._reaches.lost()
                 self._transactions.lost()
 
     def proxied(self, header: ProxyHeader) -> None:
@@ -148,9 +169,11 @@ class Session:
     def _sent(self, command: Command) -> None:
         verb = command.verb
         if verb not in _NOT_COUNTED_AS_WAITING:
-            self._waiting_bytes += _ITEM_BYTES + sum(map(len, _texts(command)))
+            self._waiting_bytes += _ITEM_BYTES + len(command.line) + sum(map(len, _texts(command)))
         self._quit_sent = verb == "QUIT"
-        if verb == "MAIL":
+        if verb == "RCPT":
+            self._recipient_seen |= command.names_a_path
+        elif verb == "MAIL":
             self._mail_in_clear |= command.names_a_path and not self._conversation.encryption_established
         elif verb in TLS_STARTERS:
             self._starttls_requested += 1
@@ -159,8 +182,12 @@ class Session:
     def _answered(self, event: CommandAnswered) -> None:
         command, reply = event.command, event.reply
         verb = command.verb
+        if reply is not None and not self._banner_seen:
+            self._banner_seen = True  # it was lost, and what it said
+            self._reaches.lost()
+        self._reaches.answered(event)
         if verb not in _NOT_COUNTED_AS_WAITING:
-            self._waiting_bytes -= _ITEM_BYTES + sum(map(len, _texts(command)))
+            self._waiting_bytes -= _ITEM_BYTES + len(command.line) + sum(map(len, _texts(command)))
         if verb in TLS_STARTERS:
             self._starttls_codes.append(reply.code if reply is not None else None)
         elif verb in GREETINGS:
@@ -177,7 +204,7 @@ class Session:
         elif verb == "QUIT":
             self._quit_answered = reply is not None and reply.positive
         if command.path is None or self._room(*_texts(command)):
-            self._transactions.answered(event)
+            self._transactions.answered(event, self._seconds_so_far())
 
     def _greeted(self, command: Command, reply: Reply | None, *, in_doubt: bool) -> None:
         if not command.cut and self._room(command.name):
@@ -221,7 +248,7 @@ class Session:
 
     # ------------------------------------------------------------------ the record
 
-    def record(self, ours: OurAddresses, unseen_end: Ended | None = None) -> SessionRecord:
+    def record(self, site: Site, unseen_end: Ended | None = None) -> SessionRecord:
         """Ends the session and freezes it. To be called once.
 
         `unseen_end`: why it is no longer followed, where the connection's own end was not seen.
@@ -235,6 +262,8 @@ class Session:
         client_ip, server_ip = str(ip_address(self._client[0])), str(ip_address(self._server[0]))
         whole = self.streams.whole and not self._midstream
         facts = self._facts(whole=whole, end_seen=end_seen)
+        direction = site.ours.direction(client_ip, server_ip)
+        verdict = envelope(facts)
         sent = self.streams.length(Side.CLIENT)
         received = self.streams.length(Side.SERVER)
         return SessionRecord(
@@ -244,10 +273,10 @@ class Session:
             end=_rfc3339(self.last_at_ns),
             client=Endpoint(client_ip, self._client[1]),
             server=Endpoint(server_ip, self._server[1]),
-            direction=ours.direction(client_ip, server_ip),
+            direction=direction,
             proxied_client=self._proxied,
             channel=channel(facts),
-            envelope=envelope(facts),
+            envelope=verdict,
             banner=self._banner,
             helo=tuple(self._helo),
             starttls=Starttls(
@@ -273,8 +302,36 @@ class Session:
                 truncated=self.streams.truncated,
             ),
             anomalies=tuple(sorted(self._anomalies)),
-            duration_seconds=round((self.last_at_ns - self._first_at_ns) / 1e9, 6),
+            duration_seconds=self._seconds_so_far(),
+            opaque_from=self._opaque_from(),
+            # The mail that we send passes no greylister of ours.
+            greylisters=self._reaches.ended(self._ending(facts, verdict))
+            if direction is not Direction.OUTBOUND
+            else {},
+            client_location=site.locate(self._proxied.ip if self._proxied is not None else client_ip),
         )
+
+    def _seconds_so_far(self) -> float:
+        return round((self.last_at_ns - self._first_at_ns) / 1e9, 6)
+
+    def _ending(self, facts: Facts, verdict: Envelope) -> Ending:
+        return Ending(
+            envelope=verdict,
+            channel=channel(facts),
+            began_in_tls=facts.implicit,
+            client_sent_tls=facts.client_sent_tls,
+            recipient_seen=self._recipient_seen,
+            end_seen=facts.end_seen,
+            commands_lost=facts.commands_lost,
+        )
+
+    def _opaque_from(self) -> OpaqueFrom | None:
+        conversation = self._conversation
+        if not (conversation.client_sent_tls or conversation.server_sent_tls):
+            return None
+        if self._midstream or self.streams.start_unseen:
+            return OpaqueFrom(None, None)
+        return OpaqueFrom(*conversation.opaque_from)
 
     def _how_it_ended(self) -> Ended:
         if self._quit_answered or (self._quit_sent and self.streams.reset_by is None):

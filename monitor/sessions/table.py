@@ -21,9 +21,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from monitor.sessions.direction import OurAddresses
+from monitor.sessions.reach import Reaches
 from monitor.sessions.record import Ended, SessionRecord
 from monitor.sessions.session import Session
+from monitor.sessions.site import Site
 from monitor.side import Side
 from probes.segment import ACK, FIN, RST, SYN, Segment
 
@@ -96,12 +97,12 @@ class SessionTable:
     def __init__(
         self,
         ports: frozenset[int],
-        ours: OurAddresses,
+        site: Site,
         on_record: Callable[[SessionRecord], None],
         limits: Limits | None = None,
     ) -> None:
         self._ports = ports
-        self._ours = ours
+        self._site = site
         self._on_record = on_record
         self._limits = limits or Limits()
         self._idle_ns = int(self._limits.idle_seconds * _SECOND_NS)
@@ -294,7 +295,9 @@ class SessionTable:
             else:
                 self._evict(next(iter(self._sessions)))
         midstream = known.client_first is None
-        session = Session(flow[:2], flow[2:], known.at_ns, midstream=midstream)
+        session = Session(
+            flow[:2], flow[2:], known.at_ns, Reaches(self._site.greylisters), midstream=midstream
+        )
         if known.client_first is not None:
             session.streams.start(Side.CLIENT, known.client_first)
         if known.server_first is not None:
@@ -346,7 +349,7 @@ class SessionTable:
     def _finish(self, session: Session, unseen_end: Ended | None) -> None:
         """Takes a connection out of the table and hands on its record."""
         self._leave(session)
-        self._on_record(session.record(self._ours, unseen_end))
+        self._on_record(session.record(self._site, unseen_end))
 
     def _leave(self, session: Session) -> None:
         closed = self._closed.pop(session, None)

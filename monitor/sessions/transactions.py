@@ -73,14 +73,17 @@ class Transactions:
     def __len__(self) -> int:
         return len(self._list)
 
-    def answered(self, event: CommandAnswered) -> None:
-        """Takes the reply to a command, or the news that none was seen."""
+    def answered(self, event: CommandAnswered, after_seconds: float) -> None:
+        """Takes the reply to a command, or the news that none was seen.
+
+        `after_seconds`: since the session's first packet.
+        """
         command, reply = event.command, event.reply
         match command.verb:
             case "MAIL" if command.names_a_path:
                 self._mail(command, reply, in_doubt=event.in_doubt)
             case "RCPT" if command.names_a_path:
-                self._recipient(command, reply, in_doubt=event.in_doubt)
+                self._recipient(command, reply, after_seconds, in_doubt=event.in_doubt)
             case "BDAT" if command.size_bytes is not None:
                 self._chunk(command, reply, in_doubt=event.in_doubt)
             case "DATA":
@@ -106,6 +109,8 @@ class Transactions:
     def _mail(self, command: Command, reply: Reply | None, *, in_doubt: bool) -> None:
         if reply is None and in_doubt and self._within_accepted_mail():
             self.lost()  # was it refused? Then the first transaction goes on
+        if self._current is not None and self._current.mail_code is None and self._current.in_doubt:
+            self._ever_lost = True  # was that one accepted? Then a refused MAIL leaves it open
         path = command.path
         transaction = _Open(
             path.address if path is not None else None,
@@ -123,17 +128,17 @@ class Transactions:
         code = self._current.mail_code if self._current is not None else None
         return code is not None and code // 100 == 2
 
-    def _recipient(self, command: Command, reply: Reply | None, *, in_doubt: bool) -> None:
+    def _recipient(
+        self, command: Command, reply: Reply | None, after_seconds: float, *, in_doubt: bool
+    ) -> None:
         current = self._current
         if (
             self._ever_lost
-            and reply is not None
-            and reply.positive
             and current is not None
             and not self._within_accepted_mail()
             and current.mail_code is not None
         ):
-            return  # a refused MAIL has no recipients: these belong to one before it, which was lost
+            return  # a refused MAIL has no recipients: this may be that of one before it, which was lost
         if current is None:
             # Outside of a transaction it is refused; it is listed with the last one, whose outcome stands.
             if not self._list or self._adrift:
@@ -146,6 +151,7 @@ class Transactions:
                 command.path.address if command.path is not None else None,
                 reply.code if reply is not None else None,
                 command.path.params if command.path is not None else {},
+                after_seconds if reply is not None else None,
             )
         )
 

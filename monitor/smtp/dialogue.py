@@ -285,7 +285,7 @@ class Dialogue:
             self._move(Input.SECRET)
             return
         bare_lf = whole and not line.endswith(b"\r")
-        command = parse_command(line[:-1] if line.endswith(b"\r") else line, whole=whole)
+        command = parse_command(line, whole=whole)
         if self.phase is Phase.LOST:
             if command.verb not in KNOWN_VERBS or (command.verb in ("MAIL", "RCPT") and command.path is None):
                 self._feet_sought_at = None  # no command: we are not where we thought

@@ -113,6 +113,12 @@ class Command:
     """STARTTLS: overwritten in flight."""
     cut: bool = False
     """The rest of its line was lost, or is over the limit: nothing is known of its arguments."""
+    line: bytes = b""
+    """MAIL and RCPT as sent, without the line end; empty for every other command, as it may hold a secret."""
+    octets: int = 0
+    """Length of its line, the line end included, as far as it was read."""
+    has_nul: bool = False
+    """A byte of zero is in its line."""
 
     @property
     def names_a_path(self) -> bool:
@@ -129,36 +135,42 @@ def parse_command(line: bytes, *, whole: bool = True) -> Command:
     """Reads one command line.
 
     Args:
-        line: without its line end.
+        line: without its line end, but with the carriage return if there is one.
         whole: False where the rest of the line was lost or is over the limit; then nothing is taken from
             its arguments that the rest could change.
     """
+    octets, has_nul = len(line) + len(b"\n"), b"\0" in line
+    line = line.removesuffix(b"\r")
     words = line.split(None, 1)  # at any white space: so "STARTTLS" CR CR LF is one, as it is to the servers
     head = words[0] if words else b""
     verb = _VERB_OF.get(head.upper())
     if verb is None:
-        if MASKED_STARTTLS.match(head):
-            return Command("STARTTLS", masked=True)
+        masked = MASKED_STARTTLS.match(head) is not None
+        verb = "STARTTLS" if masked else UNKNOWN_VERB
         if head[:5].upper() in (b"MAIL:", b"RCPT:"):  # no server takes it, but it is what was meant
-            return Command(text(head[:4].upper()))
-        return Command(UNKNOWN_VERB)
+            verb = text(head[:4].upper())
+        return Command(verb, masked=masked, octets=octets, has_nul=has_nul)
     argument = words[1].rstrip() if len(words) > 1 else b""
     if verb in AUTHENTICATORS:
         mechanism, *response = argument.split(None, 1)[:2] or [b""]
-        return Command(verb, name=_mechanism(mechanism) if whole or response else "")
+        name = _mechanism(mechanism) if whole or response else ""
+        return Command(verb, name=name, octets=octets, has_nul=has_nul)
     if not whole:
-        return Command(verb, cut=True)
+        return Command(verb, cut=True, octets=octets, has_nul=has_nul)
     if verb in ("MAIL", "RCPT"):
-        return Command(verb, path=_path(_FROM if verb == "MAIL" else _TO, argument))
+        path = _path(_FROM if verb == "MAIL" else _TO, argument)
+        return Command(verb, path=path, line=line, octets=octets, has_nul=has_nul)
     if verb in GREETINGS:
-        return Command(verb, name=text(argument))
+        return Command(verb, name=text(argument), octets=octets, has_nul=has_nul)
+    size_bytes, last = None, False
     if verb == "BDAT":
         chunk = _BDAT.match(argument)
-        return Command(verb, size_bytes=int(chunk[1]), last=chunk[2] is not None) if chunk else Command(verb)
-    if verb == "XEXCH50":
+        if chunk is not None:
+            size_bytes, last = int(chunk[1]), chunk[2] is not None
+    elif verb == "XEXCH50":
         blob = _XEXCH50.match(argument)
-        return Command(verb, size_bytes=int(blob[1])) if blob else Command(verb)
-    return Command(verb)
+        size_bytes = int(blob[1]) if blob is not None else None
+    return Command(verb, size_bytes=size_bytes, last=last, octets=octets, has_nul=has_nul)
 
 
 def line_limit_octets(verb: str) -> int:

@@ -10,6 +10,7 @@ from monitor.sessions.record import (
     SCHEMA_VERSION,
     Auth,
     Banner,
+    By,
     ByteCounts,
     Capture,
     Channel,
@@ -18,7 +19,9 @@ from monitor.sessions.record import (
     Ended,
     Endpoint,
     Envelope,
+    GreylisterReach,
     Helo,
+    Reach,
     Recipient,
     SessionRecord,
     Starttls,
@@ -27,6 +30,23 @@ from monitor.sessions.record import (
     Transaction,
     TransactionOutcome,
 )
+
+
+def reaches(greylite: str, policy_service: str, recordio: str, spamd: str) -> dict[str, GreylisterReach]:
+    """Each as `reach`, or `reach by`; an address-only greylister decides always."""
+
+    def one(text: str) -> GreylisterReach:
+        reach, _, by = text.partition(" ")
+        return GreylisterReach(Reach(reach), By(by) if by else None)
+
+    return {
+        "greylite": one(greylite),
+        "jgreylist": one("decided"),
+        "policy_service": one(policy_service),
+        "recordio": one(recordio),
+        "spamd": one(spamd),
+    }
+
 
 MakeRecord = Callable[..., SessionRecord]
 
@@ -52,9 +72,9 @@ CLEARTEXT = SessionRecord(
             mail_code=250,
             mail_params={"SIZE": "1234"},
             recipients=(
-                Recipient("b@example.test", 250, {}),
-                Recipient("c@example.test", 550, {"NOTIFY": "NEVER"}),
-                Recipient("d@example.test", None, {}),
+                Recipient("b@example.test", 250, {}, 0.1),
+                Recipient("c@example.test", 550, {"NOTIFY": "NEVER"}, 0.2),
+                Recipient("d@example.test", None, {}, None),
             ),
             data=Data("DATA", 1249, 250),
             outcome=TransactionOutcome.ACCEPTED,
@@ -65,6 +85,9 @@ CLEARTEXT = SessionRecord(
     capture=Capture(complete=True, gap_bytes=0, midstream=False, truncated=False),
     anomalies=(),
     duration_seconds=0.42,
+    opaque_from=None,
+    greylisters=reaches("decided", "decided", "decided", "decided"),
+    client_location=None,
 )
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -79,6 +102,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "auth": (),
         "transactions": (),
         "bytes": ByteCounts(client=4000, server=5000, cleartext=300, encrypted=8700),
+        "greylisters": reaches("bypassed starttls", "decided", "blind starttls", "decided starttls"),
         "duration_seconds": 1.5,
     },
     "smtps": {
@@ -92,6 +116,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "auth": (),
         "transactions": (),
         "bytes": ByteCounts(client=400, server=5000, cleartext=0, encrypted=5400),
+        "greylisters": reaches("blind implicit_tls", "decided", "blind implicit_tls", "blind implicit_tls"),
     },
     "scan": {
         "envelope": Envelope.NONE,
@@ -103,6 +128,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "bytes": ByteCounts(client=0, server=0, cleartext=0, encrypted=0),
         "ended": Ended.RESET,
         "duration_seconds": 0.001,
+        "greylisters": reaches("no_envelope", "no_envelope", "no_envelope", "no_envelope"),
     },
     "lost": {
         "channel": Channel.UNKNOWN,
@@ -113,6 +139,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "ended": Ended.IDLE,
         "capture": Capture(complete=False, gap_bytes=1448, midstream=True, truncated=False),
         "duration_seconds": 1800.0,
+        "greylisters": reaches("unknown", "unknown", "unknown", "unknown"),
     },
 }
 

@@ -32,6 +32,7 @@ def test_a_record_is_one_line_of_json_with_the_fields_of_the_contract(make_recor
         "address": "d@example.test",
         "code": None,
         "params": {},
+        "after_seconds": None,
     }
     assert record["tls"] is None
 

@@ -64,7 +64,7 @@ def test_a_mail_in_clear_is_visible() -> None:
             "mail_from": "a@client.example",
             "mail_code": 250,
             "mail_params": {},
-            "recipients": [{"address": "b@example.test", "code": 250, "params": {}}],
+            "recipients": [{"address": "b@example.test", "code": 250, "params": {}, "after_seconds": 0.011}],
             "data": {"verb": "DATA", "wire_bytes": 10, "code": 250},
             "outcome": "accepted",
         }

@@ -4,13 +4,12 @@ from typing import Any
 
 import pytest
 
-from monitor.sessions.direction import OurAddresses
 from monitor.sessions.record import SessionRecord
 from monitor.sessions.table import Limits, SessionTable
 from monitor.side import Side
 from probes.segment import ACK, FIN, PSH, RST, SYN, Segment
 from tests.monitor.sessions.wire import SECOND_NS, START_NS, Wire
-from tests.segments import PORTS
+from tests.segments import PORTS, SITE
 
 C, S = Side.CLIENT, Side.SERVER
 URG = 0x20
@@ -22,7 +21,7 @@ class Table(SessionTable):
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.records: list[SessionRecord] = []
-        super().__init__(PORTS, OurAddresses(), self.records.append, limits)
+        super().__init__(PORTS, SITE, self.records.append, limits)
 
     def take(self, *wires: Wire) -> None:
         for wire in wires:

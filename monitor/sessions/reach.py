@@ -1,0 +1,93 @@
+"""How far the programs that watch the stream beside the server can see: what a model of one looks like, and
+what it is told of a session.
+
+The models themselves are in monitor.greylisters, one file each.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from monitor.sessions.record import Channel, Envelope, GreylisterReach
+from monitor.smtp.events import CommandAnswered
+from monitor.smtp.replies import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What is known of a session once it is over."""
+
+    envelope: Envelope
+    channel: Channel
+    began_in_tls: bool
+    """The client's first bytes of all were TLS."""
+    client_sent_tls: bool
+    recipient_seen: bool
+    """A RCPT in clear, whatever the answer."""
+    end_seen: bool
+    """The connection's end was captured."""
+    commands_lost: bool
+    """Commands may have been lost, before encryption was established if it ever was."""
+
+
+class ReachModel(ABC):
+    """One program. It reads along, in the order of the wire, and holds no state: what a reply settles is
+    settled for the session, and what nothing settled is decided at its end.
+
+    A session's `GreylisterReach` is the first that one of the methods returns; None means: read on.
+    """
+
+    name: ClassVar[str]
+    """In records and as a metric label."""
+    results: ClassVar[frozenset[GreylisterReach]]
+    """All that it can find, under any setting: the closed set of the metrics' labels."""
+
+    def greeted(self, banner: Reply) -> GreylisterReach | None:
+        """The server's banner."""
+        return None
+
+    def answered(self, event: CommandAnswered) -> GreylisterReach | None:
+        """A command and its reply, or that none will be seen."""
+        return None
+
+    def lost(self) -> GreylisterReach | None:
+        """Commands or replies may have been lost here, all before the first one included."""
+        return None
+
+    @abstractmethod
+    def ended(self, ending: Ending) -> GreylisterReach:
+        """The session is over, and nothing in it was decisive."""
+
+
+class Reaches:
+    """What the models find of one session."""
+
+    __slots__ = ("_found", "_models")
+
+    def __init__(self, models: Sequence[ReachModel]) -> None:
+        self._models = models
+        self._found: dict[str, GreylisterReach] = {}
+
+    def greeted(self, banner: Reply) -> None:
+        for model in self._models:
+            if model.name not in self._found:
+                self._settle(model, model.greeted(banner))
+
+    def answered(self, event: CommandAnswered) -> None:
+        for model in self._models:
+            if model.name not in self._found:
+                self._settle(model, model.answered(event))
+
+    def lost(self) -> None:
+        for model in self._models:
+            if model.name not in self._found:
+                self._settle(model, model.lost())
+
+    def ended(self, ending: Ending) -> dict[str, GreylisterReach]:
+        """By the models' names, in their order."""
+        return {model.name: self._found.get(model.name) or model.ended(ending) for model in self._models}
+
+    def _settle(self, model: ReachModel, found: GreylisterReach | None) -> None:
+        if found is not None:
+            self._found[model.name] = found
