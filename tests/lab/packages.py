@@ -1,8 +1,8 @@
 """Fetches what the lab needs on Debian 12: `python -m tests.lab.packages`, as root.
 
 Quick when nothing is missing. Only one mail server package can be installed at a time, so Postfix is
-installed (never started, never configured: the lab runs it from folders of its own), and Exim and OpenSMTPD
-are only unpacked into a cache folder.
+installed (never started, never configured: the lab runs it from folders of its own), and Exim, OpenSMTPD and
+sendmail are only unpacked into a cache folder. postgrey is installed and not started either.
 """
 
 import os
@@ -30,6 +30,10 @@ PROGRAMS: Final = {
     "/usr/sbin/ethtool": "ethtool",
     "/usr/sbin/setcap": "libcap2-bin",
     "/usr/sbin/bpftool": "bpftool",
+    "/usr/bin/tcpserver": "ucspi-tcp",
+    "/usr/bin/tcprules": "ucspi-tcp",
+    "/usr/bin/recordio": "ucspi-tcp",
+    "/usr/sbin/postgrey": "postgrey",
 }
 # What swaks needs for TLS and IPv6.
 PERL_MODULES: Final = {"Net::SSLeay": "libnet-ssleay-perl", "IO::Socket::INET6": "libio-socket-inet6-perl"}
@@ -41,10 +45,16 @@ LIBRARIES: Final = {
     "libpcre2-8.so.0": "libpcre2-8-0",
     "libdb-5.3.so": "libdb5.3",
     "libevent-2.1.so.7": "libevent-2.1-7",
+    "libwrap.so.0": "libwrap0",
 }
 EXIM: Final = CACHE / "exim4-daemon-light"
 OPENSMTPD: Final = CACHE / "opensmtpd"
-UNPACKED: Final = {EXIM: EXIM / "usr/sbin/exim4", OPENSMTPD: OPENSMTPD / "usr/sbin/smtpd"}
+SENDMAIL: Final = CACHE / "sendmail-bin"
+UNPACKED: Final = {
+    EXIM: EXIM / "usr/sbin/exim4",
+    OPENSMTPD: OPENSMTPD / "usr/sbin/smtpd",
+    SENDMAIL: SENDMAIL / "usr/libexec/sendmail/sendmail",
+}
 
 
 class LabUnavailableError(Exception):
