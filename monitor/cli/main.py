@@ -28,6 +28,12 @@ _COMMANDS: Final = {
 }
 
 
+class CannotBegin(click.ClickException):
+    """One line: what, where, what to do."""
+
+    exit_code = NOT_BEGUN
+
+
 class _Commands(click.Group):
     """Loads a command's module only when that command is called: imports are most of a short run."""
 

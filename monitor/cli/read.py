@@ -4,25 +4,22 @@ import logging
 import sys
 from contextlib import closing
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network
+from typing import Any
 
 import click
 
 from monitor.cli.main import DONE, FAILED, abandon_standard_output, warn
+from monitor.cli.observers import Observers, SiteOptions
 from monitor.cli.parameters import (
     ENVIRONMENT_PREFIX,
     local_network_option,
+    observer_options,
     ports_option,
-    tls_ends_option,
 )
 from monitor.cli.probes import open_files_probe
 from monitor.cli.progress import LateProgress
-from monitor.greylisters import TlsEnds, models
-from monitor.metrics.tally import Tally
 from monitor.records import STANDARD_OUTPUT, ReaderGoneError, RecordsWriter
-from monitor.sessions.direction import OurAddresses
 from monitor.sessions.record import SessionRecord
-from monitor.sessions.site import Site
 from monitor.sessions.table import SessionTable
 from probes.probe import CaptureInterrupted
 
@@ -64,15 +61,13 @@ class OutputFormat(StrEnum):
 )
 @ports_option
 @local_network_option("A network that is ours: it decides inbound or outbound. May be repeated.")
-@tls_ends_option
+@observer_options
 def command(
     *,
     files: tuple[str, ...],
     output_format: str | None,
     probe: str,
-    ports: frozenset[int],
-    local_network: tuple[IPv4Network | IPv6Network, ...],
-    tls_ends: str,
+    **site: Any,
 ) -> int:
     """Say what capture files hold.
 
@@ -81,9 +76,7 @@ def command(
     """
     logging.basicConfig(format="Warning: %(message)s", level=logging.WARNING)
     chosen = OutputFormat(output_format or ("table" if sys.stdout.isatty() else "jsonl"))
-    site = Site(OurAddresses(local_network), models(TlsEnds(tls_ends)))
-    reading = _Reading(probe, files, ports, site, chosen)
-    with closing(reading):
+    with closing(_Reading(probe, files, SiteOptions(**site), chosen)) as reading:
         return reading.run()
 
 
@@ -92,19 +85,18 @@ class _Reading:
         self,
         probe: str,
         files: tuple[str, ...],
-        ports: frozenset[int],
-        site: Site,
+        options: SiteOptions,
         output_format: OutputFormat,
     ) -> None:
-        """Opens all files. Raises ProbeUnavailable, CaptureFileError."""
+        """Opens all files. Raises ProbeUnavailable, CaptureFileError, CannotBegin."""
         self._format = output_format
+        self._observers = Observers(options)
         self._progress = self._progress_bar()
-        self._probe = open_files_probe(probe, files, ports, self._progress)
+        self._probe = open_files_probe(probe, files, options.ports, self._progress)
         if self._progress is not None:
             self._progress.total_bytes = self._probe.total_bytes
-        self._tally = Tally(ports)
         self._writer = RecordsWriter(STANDARD_OUTPUT) if output_format is OutputFormat.JSONL else None
-        self._table = SessionTable(ports, site, self._on_record)
+        self._table = SessionTable(options.ports, self._observers.site, self._on_record)
         self._is_every_record_written = True
 
     def _progress_bar(self) -> LateProgress | None:
@@ -127,6 +119,7 @@ class _Reading:
 
     def close(self) -> None:
         self._probe.close()
+        self._observers.close()
 
     def _read_all(self) -> int:
         take = self._table.segment
@@ -146,7 +139,7 @@ class _Reading:
     def _on_record(self, record: SessionRecord) -> None:
         if self._writer is not None:
             self._is_every_record_written &= self._writer.write(record)
-        self._tally.count(record)
+        self._observers.record(record)
 
     def _print(self) -> bool:
         """Whether it went out whole, or nobody cared."""
@@ -168,18 +161,23 @@ class _Reading:
         # Imported here because rich takes as long to load as a small file to read.
         from rich.console import Console  # noqa: PLC0415
 
+        from monitor.report.findings import Observed  # noqa: PLC0415
         from monitor.report.table import print_report  # noqa: PLC0415
 
-        print_report(
-            Console(),
-            self._tally.snapshot(),
-            self._tally.ports,
-            self._probe.counts,
-            self._table.handshakes_incomplete,
+        tally = self._observers.tally
+        observed = Observed(
+            counts=tally.snapshot(),
+            ports=tally.ports,
+            packets=self._probe.counts,
+            handshakes_incomplete=self._table.handshakes_incomplete,
+            peers=self._observers.peers,
+            simulation=self._observers.simulation,
         )
+        print_report(Console(), observed)
 
     def _print_metrics(self) -> None:
         from monitor.metrics.collector import MonitorCollector, exposition  # noqa: PLC0415 - the same for it
         from monitor.metrics.lag import Lag  # noqa: PLC0415
 
-        sys.stdout.buffer.write(exposition(MonitorCollector(self._tally, self._probe, self._table, Lag())))
+        collector = MonitorCollector(self._observers, self._probe, self._table, Lag())
+        sys.stdout.buffer.write(exposition(collector))

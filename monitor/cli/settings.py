@@ -57,6 +57,13 @@ def _checked(where: str, key: str, value: Any, option: click.Option, context: cl
             isinstance(value, list) and value != [] and all(type(port) is int for port in value)
         )
         wanted = "a list of numbers, as [25, 587]"
+    elif isinstance(option.type, click.IntRange):
+        is_right, wanted = type(value) is int, "a number"
+    elif key == "countries":
+        is_right = type(value) in (str, int) or (
+            isinstance(value, list) and value != [] and all(isinstance(code, str) for code in value)
+        )
+        wanted = "a number, or a list of codes, as ['DE', 'FR']"
     elif option.multiple:
         value = [value] if isinstance(value, str) else value
         is_right = isinstance(value, list) and all(isinstance(part, str) for part in value)

@@ -1,8 +1,7 @@
 """`smtp-horizon watch`: the options; what they do is in monitor.cli.watching."""
 
 import logging
-from ipaddress import IPv4Network, IPv6Network
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -11,10 +10,9 @@ from monitor.cli.parameters import (
     ENVIRONMENT_PREFIX,
     ListenType,
     local_network_option,
+    observer_options,
     ports_option,
-    tls_ends_option,
 )
-from monitor.greylisters.placement import TlsEnds
 
 DEFAULT_LISTEN: Final = "127.0.0.1:9825"
 DEFAULT_INTERFACE: Final = "any"  # a newcomer has mail on some interface, and rarely knows its name
@@ -87,7 +85,7 @@ def _load_config(context: click.Context, _: click.Parameter, path: str | None) -
     "A network that is ours, beside this host's own addresses: it decides inbound or outbound. "
     "May be repeated."
 )
-@tls_ends_option
+@observer_options
 @click.option(
     "--log-level",
     type=click.Choice(LOG_LEVELS),
@@ -103,10 +101,8 @@ def command(
     probe: str,
     listen: tuple[str, int],
     records: str | None,
-    ports: frozenset[int],
-    local_network: tuple[IPv4Network | IPv6Network, ...],
-    tls_ends: str,
     log_level: str,
+    **site: Any,
 ) -> int:
     """Watch live, serve metrics, write session records.
 
@@ -118,11 +114,9 @@ def command(
         level=logging.getLevelNamesMapping()[log_level.upper()],
     )
     # Imported here so that --help doesn't load a web server.
+    from monitor.cli.observers import SiteOptions  # noqa: PLC0415
     from monitor.cli.watching import Watching, WatchSettings  # noqa: PLC0415
 
     del config  # its callback has read it
-    settings_chosen = WatchSettings(
-        interface, probe, listen, records, ports, local_network, TlsEnds(tls_ends)
-    )
-    with Watching(settings_chosen) as watching:
+    with Watching(WatchSettings(interface, probe, listen, records, SiteOptions(**site))) as watching:
         return watching.run()

@@ -12,24 +12,19 @@ import socket
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
 from types import FrameType
 from typing import Final, Self
 
-import click
 import psutil
 
-from monitor.cli.main import DONE, FAILED, NOT_BEGUN
+from monitor.cli.main import DONE, FAILED, CannotBegin
+from monitor.cli.observers import Observers, SiteOptions
 from monitor.cli.probes import open_live_probe
-from monitor.greylisters import TlsEnds, models
 from monitor.metrics.collector import MonitorCollector
 from monitor.metrics.lag import Lag
 from monitor.metrics.server import MetricsServer
-from monitor.metrics.tally import Tally
 from monitor.records import ReaderGoneError, RecordsWriter
-from monitor.sessions.direction import OurAddresses
 from monitor.sessions.record import SessionRecord
-from monitor.sessions.site import Site
 from monitor.sessions.table import SessionTable
 from probes.probe import CaptureInterrupted
 
@@ -41,12 +36,6 @@ DRAIN_SECONDS: Final = 2.0  # how long, after a signal, what was captured before
 _LOG: Final = logging.getLogger(__name__)
 
 
-class CannotBegin(click.ClickException):
-    """One line: what, where, what to do."""
-
-    exit_code = NOT_BEGUN
-
-
 @dataclass(frozen=True, slots=True)
 class WatchSettings:
     interfaces: tuple[str, ...]
@@ -55,9 +44,7 @@ class WatchSettings:
     listen: tuple[str, int]
     records: str | None
     """A path, `-`, or None for no records."""
-    ports: frozenset[int]
-    local_networks: tuple[IPv4Network | IPv6Network, ...]
-    tls_ends: TlsEnds
+    site: SiteOptions
 
 
 class Watching:
@@ -65,11 +52,8 @@ class Watching:
 
     def __init__(self, settings: WatchSettings) -> None:
         """Raises ProbeUnavailable or CannotBegin."""
-        ports, records = settings.ports, settings.records
-        self._ours = OurAddresses(settings.local_networks, own_addresses())
-        self._tally = Tally(ports)
+        ports, records = settings.site.ports, settings.records
         self._lag = Lag()
-        self._table = SessionTable(ports, Site(self._ours, models(settings.tls_ends)), self._on_record)
         self._status = DONE
         self._stop_signal: int | None = None
         self._is_reopen_asked = False
@@ -80,6 +64,9 @@ class Watching:
         signal.signal(signal.SIGHUP, self._ask_to_reopen)
         self._resources = ExitStack()
         with self._resources:
+            self._observers = Observers(settings.site, own_addresses())
+            self._resources.callback(self._observers.close)
+            self._table = SessionTable(ports, self._observers.site, self._on_record)
             self._probe = open_live_probe(settings.probe, settings.interfaces, ports)
             self._resources.callback(self._probe.close)
             if records is not None:
@@ -132,7 +119,9 @@ class Watching:
                 self._lag.nothing_read(is_caught_up)
             if is_caught_up:
                 # Nothing waits to be read, so the clock may go ahead of the packets.
-                tick(time.time_ns())
+                now_ns = time.time_ns()
+                tick(now_ns)
+                self._observers.tick(now_ns)
             if self._is_reopen_asked:
                 self._is_reopen_asked = False
                 self._reopen()
@@ -146,7 +135,7 @@ class Watching:
                     return
             if now >= addresses_due:
                 addresses_due = now + ADDRESSES_EVERY_SECONDS
-                self._ours.set_hosts(own_addresses())
+                self._observers.ours.set_hosts(own_addresses())
 
     def _on_record(self, record: SessionRecord) -> None:
         is_written = None
@@ -158,7 +147,7 @@ class Watching:
                 self._end_without_reader()
             if not is_written:
                 self._status = FAILED
-        self._tally.count(record, is_written)
+        self._observers.record(record, is_written)
 
     def _end_without_reader(self) -> None:
         """Whoever reads our records has gone, as `| head` does: there is nothing to go on for."""
@@ -167,6 +156,7 @@ class Watching:
             self._stop_signal = signal.SIGPIPE
 
     def _reopen(self) -> None:
+        self._observers.reload()
         if self._writer is not None:
             self._writer.reopen()
             _LOG.info("records reopened")
@@ -189,7 +179,7 @@ class Watching:
 
     def _open_server(self, host: str, port: int) -> MetricsServer:
         try:
-            collector = MonitorCollector(self._tally, self._probe, self._table, self._lag)
+            collector = MonitorCollector(self._observers, self._probe, self._table, self._lag)
             server = MetricsServer(host, port, collector)
         except OSError as error:
             where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

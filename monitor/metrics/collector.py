@@ -24,10 +24,11 @@ A scrape looks like this (shortened; every child of a closed set is there, at ze
 """
 
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 from importlib.metadata import version
 from itertools import accumulate
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -38,7 +39,14 @@ from monitor.metrics import families
 from monitor.metrics.families import DURATION_BUCKETS_SECONDS, Family, Kind
 from monitor.metrics.lag import Lag
 from monitor.metrics.tally import Tally
+from monitor.peers import After, Peers
+from monitor.simulation.tallies import RETRY_DELAY_BUCKETS_SECONDS, Greylister
 from probes.probe import DropSite, Probe, Restart, Verdict
+
+if TYPE_CHECKING:  # SQLite is loaded where somebody simulates
+    from monitor.simulation.simulation import Simulation
+
+LabelsT = TypeVar("LabelsT", bound=tuple[StrEnum, ...])
 
 
 class TableCounters(Protocol):
@@ -52,12 +60,25 @@ class TableCounters(Protocol):
     def strays(self) -> int: ...
 
 
+class Counting(Protocol):
+    """All that counts finished sessions: monitor.cli.observers.Observers."""
+
+    @property
+    def tally(self) -> Tally: ...
+    @property
+    def peers(self) -> Peers: ...
+    @property
+    def simulation(self) -> "Simulation | None": ...
+
+
 class MonitorCollector(Collector):
     """One scrape reads one snapshot of the tally; the rest are single integers of the capture thread, whose
     reading can't be torn."""
 
-    def __init__(self, tally: Tally, probe: Probe, table: TableCounters, lag: Lag) -> None:
-        self._tally = tally
+    def __init__(self, counting: Counting, probe: Probe, table: TableCounters, lag: Lag) -> None:
+        self._tally = counting.tally
+        self._peers = counting.peers
+        self._simulation = counting.simulation
         self._probe = probe
         self._table = table
         self._lag = lag
@@ -75,7 +96,14 @@ class MonitorCollector(Collector):
         yield self._family(families.GREYLISTER_SESSIONS, counts.greylister_sessions)
         yield self._family(families.GREYLISTER_MESSAGES, counts.greylister_messages)
         yield self._family(families.GREYLISTER_RECIPIENTS, counts.greylister_recipients)
-        yield _duration(counts.duration_buckets, counts.duration_seconds_sum)
+        yield self._family(families.COUNTRY_SESSIONS, counts.country_sessions)
+        yield from self._of_peers(self._peers)
+        yield from self._of_simulation(self._simulation)
+        yield _histogram(
+            families.SESSION_DURATION,
+            DURATION_BUCKETS_SECONDS,
+            {(): (counts.duration_buckets, counts.duration_seconds_sum)},
+        )
         yield self._family(families.SESSIONS_OPEN, {(): self._table.open_sessions})
         yield self._family(families.HANDSHAKES_INCOMPLETE, {(): self._table.handshakes_incomplete})
         yield self._family(families.STRAYS, {(): self._table.strays})
@@ -94,6 +122,35 @@ class MonitorCollector(Collector):
         )
         build = (version("smtp-horizon"), platform.python_version())
         yield self._family(families.BUILD_INFO, {build: 1})
+
+    def _of_peers(self, peers: Peers) -> Iterable[Metric]:
+        yield self._family(families.PEER_RETURNS, _by_text(peers.returns))
+        yield self._family(families.PEER_RETURNS_UNKNOWN, _by_text(peers.given_up))
+        pending = {(after,): peers.pending[after] for after in After}
+        yield self._family(families.PEER_RETURNS_PENDING, _by_text(pending))
+        yield self._family(families.PEERS, _by_text(peers.peers))
+        yield self._family(families.PEER_DARK_SESSIONS, _by_text(peers.dark_sessions))
+        yield self._family(families.PEERS_FORGOTTEN, {(): peers.peers_forgotten})
+
+    def _of_simulation(self, simulation: "Simulation | None") -> Iterable[Metric]:
+        """All at zero where nothing is simulated."""
+        delays: dict[tuple[str, ...], tuple[list[int], float]]
+        delays = {(name.value,): ([0] * (len(RETRY_DELAY_BUCKETS_SECONDS) + 1), 0.0) for name in Greylister}
+        if simulation is not None:
+            for labels, seen in simulation.retry_delays.items():
+                delays[_text(labels)] = (seen.buckets.copy(), seen.sum_seconds)
+        none_yet: dict[tuple[Greylister], int] = {}
+        decisions = _by_text(simulation.decisions if simulation else {})
+        fates = _by_text(simulation.fates if simulation else {})
+        pending = simulation.pending if simulation else none_yet
+        known = simulation.known if simulation else none_yet
+        forgotten = simulation.known_forgotten if simulation else none_yet
+        yield self._family(families.SIMULATION_DECISIONS, decisions)
+        yield self._family(families.SIMULATION_TRIPLETS, fates)
+        yield self._family(families.SIMULATION_PENDING, _by_text(pending))
+        yield self._family(families.SIMULATION_KNOWN, _by_text(known))
+        yield self._family(families.SIMULATION_KNOWN_FORGOTTEN, _by_text(forgotten))
+        yield _histogram(families.SIMULATION_RETRY_DELAY, RETRY_DELAY_BUCKETS_SECONDS, delays)
 
     def _family(self, family: Family, values: Mapping[tuple[str, ...], float]) -> Metric:
         """All children of the closed sets, at zero where nothing was counted, then those counted."""
@@ -123,8 +180,20 @@ def exposition(collector: MonitorCollector) -> bytes:
     return generate_latest(registry_of(collector, with_process=False))
 
 
-def _duration(buckets: list[int], seconds_sum: float) -> Metric:
-    bounds = [*(str(bound) for bound in DURATION_BUCKETS_SECONDS), "+Inf"]
-    metric = HistogramMetricFamily(families.SESSION_DURATION.name, families.SESSION_DURATION.help, labels=())
-    metric.add_metric((), list(zip(bounds, accumulate(buckets), strict=True)), seconds_sum)
+def _histogram(
+    family: Family, bounds: Sequence[float], children: Mapping[tuple[str, ...], tuple[list[int], float]]
+) -> Metric:
+    """`children`: by label values, what each bucket alone has (one more than bounds), and the sum."""
+    metric = HistogramMetricFamily(family.name, family.help, labels=family.label_names)
+    names = [*map(str, bounds), "+Inf"]
+    for labels, (buckets, total) in children.items():
+        metric.add_metric(labels, list(zip(names, accumulate(buckets), strict=True)), total)
     return metric
+
+
+def _by_text(values: Mapping[LabelsT, int]) -> dict[tuple[str, ...], float]:
+    return {_text(labels): value for labels, value in values.items()}
+
+
+def _text(labels: tuple[StrEnum, ...]) -> tuple[str, ...]:
+    return tuple(label.value for label in labels)

@@ -12,6 +12,7 @@ from typing import Final
 
 from monitor.anomalies import Anomaly
 from monitor.greylisters import MODELS
+from monitor.peers import RETURNS, After, GivenUp, Return, TlsNeed
 from monitor.sessions.record import (
     By,
     Channel,
@@ -22,6 +23,7 @@ from monitor.sessions.record import (
     StarttlsOutcome,
     TransactionOutcome,
 )
+from monitor.simulation.tallies import DECISIONS, FATES, Decision, Fate, Greylister
 from monitor.smtp.grammar import SASL_MECHANISMS
 from probes.probe import DropSite, Restart, Verdict
 
@@ -232,6 +234,84 @@ GREYLISTER_RECIPIENTS: Final = Family(
     _REACH,
     _REACH_COMBINATIONS,
 )
+COUNTRY_SESSIONS: Final = Family(
+    "smtp_country_sessions_total",
+    Kind.COUNTER,
+    "Sessions that ended, by the country of the client's address. Nothing without a GeoIP database.",
+    (Label("country", None), _label("envelope", Envelope)),
+)
+PEER_RETURNS: Final = Family(
+    "smtp_peer_returns_total",
+    Kind.COUNTER,
+    "What was put off, and how it came again for the first time, or never did within two days.",
+    (_label("after", After), _label("return", Return)),
+    tuple((after.value, how.value) for after, how in RETURNS),
+)
+PEER_RETURNS_UNKNOWN: Final = Family(
+    "smtp_peer_returns_unknown_total",
+    Kind.COUNTER,
+    "What was put off and may have come again: nobody can tell, and why.",
+    (_label("after", After), _label("reason", GivenUp)),
+)
+PEER_RETURNS_PENDING: Final = Family(
+    "smtp_peer_returns_pending",
+    Kind.GAUGE,
+    "What was put off, and may still come again.",
+    (_label("after", After),),
+)
+PEERS: Final = Family(
+    "smtp_peers",
+    Kind.GAUGE,
+    "Peers that are remembered, by what they did when they got no TLS.",
+    (_label("tls_need", TlsNeed),),
+)
+PEER_DARK_SESSIONS: Final = Family(
+    "smtp_peer_dark_sessions",
+    Kind.GAUGE,
+    "Sessions that STARTTLS hid, of the peers that are remembered, by what these did when they got no TLS.",
+    (_label("tls_need", TlsNeed),),
+)
+PEERS_FORGOTTEN: Final = Family(
+    "smtp_peers_forgotten_total", Kind.COUNTER, "Peers that were forgotten for want of room."
+)
+SIMULATION_DECISIONS: Final = Family(
+    "smtp_simulation_decisions_total",
+    Kind.COUNTER,
+    "What the simulated greylister would have decided: greylite once a session, postgrey once a recipient.",
+    (_label("greylister", Greylister), _label("decision", Decision)),
+    tuple((name.value, choice.value) for name in Greylister for choice in sorted(DECISIONS[name])),
+)
+SIMULATION_TRIPLETS: Final = Family(
+    "smtp_simulation_triplets_total",
+    Kind.COUNTER,
+    "What became of the triplets that the simulated greylister put off.",
+    (_label("greylister", Greylister), _label("fate", Fate)),
+    tuple((name.value, choice.value) for name in Greylister for choice in sorted(FATES[name])),
+)
+SIMULATION_PENDING: Final = Family(
+    "smtp_simulation_pending",
+    Kind.GAUGE,
+    "Triplets that the simulated greylister has put off and that may still come again.",
+    (_label("greylister", Greylister),),
+)
+SIMULATION_KNOWN: Final = Family(
+    "smtp_simulation_known",
+    Kind.GAUGE,
+    "What the simulated greylister lets through: to greylite, addresses; to postgrey, triplets.",
+    (_label("greylister", Greylister),),
+)
+SIMULATION_KNOWN_FORGOTTEN: Final = Family(
+    "smtp_simulation_known_forgotten_total",
+    Kind.COUNTER,
+    "Known ones that the simulated greylister forgot before their time, because its table was full.",
+    (_label("greylister", Greylister),),
+)
+SIMULATION_RETRY_DELAY: Final = Family(
+    "smtp_simulation_retry_delay_seconds",
+    Kind.HISTOGRAM,
+    "Time from the first attempt to the one that passed, where the real server put off the first.",
+    (_label("greylister", Greylister),),
+)
 SESSION_DURATION: Final = Family(
     "smtp_session_duration_seconds", Kind.HISTOGRAM, "Time from a session's first packet to its last."
 )
@@ -306,6 +386,19 @@ FAMILIES: Final = (
     GREYLISTER_SESSIONS,
     GREYLISTER_MESSAGES,
     GREYLISTER_RECIPIENTS,
+    COUNTRY_SESSIONS,
+    PEER_RETURNS,
+    PEER_RETURNS_UNKNOWN,
+    PEER_RETURNS_PENDING,
+    PEERS,
+    PEER_DARK_SESSIONS,
+    PEERS_FORGOTTEN,
+    SIMULATION_DECISIONS,
+    SIMULATION_TRIPLETS,
+    SIMULATION_PENDING,
+    SIMULATION_KNOWN,
+    SIMULATION_KNOWN_FORGOTTEN,
+    SIMULATION_RETRY_DELAY,
     SESSION_DURATION,
     SESSIONS_OPEN,
     HANDSHAKES_INCOMPLETE,

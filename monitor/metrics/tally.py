@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Final
 
+from monitor.metrics.countries import CountrySlots
 from monitor.metrics.families import (
     AUTH_MECHANISMS,
     DURATION_BUCKETS_SECONDS,
@@ -49,6 +50,7 @@ class Counts:
     greylister_sessions: Counter[tuple[str, ...]] = field(default_factory=Counter)
     greylister_messages: Counter[tuple[str, ...]] = field(default_factory=Counter)
     greylister_recipients: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    country_sessions: Counter[tuple[str, ...]] = field(default_factory=Counter)
     sessions_incomplete: Counter[tuple[str, ...]] = field(default_factory=Counter)
     records: Counter[tuple[str, ...]] = field(default_factory=Counter)
     duration_buckets: list[int] = field(default_factory=lambda: [0] * (len(DURATION_BUCKETS_SECONDS) + 1))
@@ -62,9 +64,12 @@ class Tally:
     Memory is bounded by the closed sets of the labels, whatever the traffic is.
     """
 
-    def __init__(self, ports: Collection[int]) -> None:
+    def __init__(self, ports: Collection[int], countries: CountrySlots | None = None) -> None:
+        """`countries`: which have a label of their own; None where nobody knows where clients are."""
         self._port_labels = {port: str(port) for port in sorted(ports)}
+        self._countries = countries
         self._counts = Counts()
+        self._show_countries()
         self._lock = Lock()
 
     @property
@@ -110,10 +115,25 @@ class Tally:
             counts.greylister_sessions[labels] += 1
             counts.greylister_messages[labels] += len(record.transactions)
             counts.greylister_recipients[labels] += recipients
+        if self._countries is not None:
+            self._count_country(self._countries, record)
         for reason in _incomplete_reasons(record):
             counts.sessions_incomplete[reason.value,] += 1
         counts.duration_buckets[bisect_left(DURATION_BUCKETS_SECONDS, record.duration_seconds)] += 1
         counts.duration_seconds_sum += record.duration_seconds
+
+    def _count_country(self, countries: CountrySlots, record: SessionRecord) -> None:
+        location = record.client_location
+        country = countries.label(location.country if location is not None else None)
+        if (country, Envelope.UNKNOWN.value) not in self._counts.country_sessions:
+            self._show_countries()
+        self._counts.country_sessions[country, record.envelope.value] += 1
+
+    def _show_countries(self) -> None:
+        """Every country that has a label is there at zero, like the children of a closed set."""
+        for country in self._countries.known if self._countries is not None else ():
+            for envelope in Envelope:
+                self._counts.country_sessions[country, envelope.value] += 0
 
 
 def _is_encryption_established(record: SessionRecord) -> bool:

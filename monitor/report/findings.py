@@ -1,11 +1,16 @@
 """What the numbers say, before anybody thinks of how it looks."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from monitor.greylisters.greylite import Greylite
 from monitor.metrics.tally import Counts
-from monitor.sessions.record import Envelope, StarttlsOutcome
+from monitor.peers import Peers, TlsNeed
+from monitor.sessions.record import By, Envelope, Reach, StarttlsOutcome
+from monitor.simulation.simulation import Simulation
+from probes.probe import PacketCounts
 
 _FELL_OUT: Final = (
     StarttlsOutcome.NOT_OFFERED,
@@ -19,7 +24,7 @@ _FELL_OUT: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class Sight:
     """How many sessions a stream watcher can see into."""
 
     hidden: int
@@ -44,6 +49,33 @@ class Reach:
 
 
 @dataclass(frozen=True, slots=True)
+class Observed:
+    """All that a report is made of."""
+
+    counts: Counts
+    ports: Sequence[str]
+    """The values of the label `port`, in the order in which they are shown."""
+    packets: PacketCounts
+    handshakes_incomplete: int
+    peers: Peers
+    simulation: Simulation | None
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What other policies would bring back into the sight of a greylister like greylite."""
+
+    missed: int
+    """Sessions that it could not decide on: passed unread, blind, stalled."""
+    by_starttls: int
+    """Those that would come back if STARTTLS were not offered, or would not come at all."""
+    of_peers_that_require_tls: int
+    """Of these: their peers went away when they got no TLS."""
+    of_peers_never_tested: int
+    """Of these: their peers always got it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Funnel:
     """How far STARTTLS came, each step a part of the one before."""
 
@@ -59,13 +91,13 @@ class Funnel:
     unknown: int
 
 
-def reach(counts: Counts, port: str | None = None) -> Reach:
+def sight(counts: Counts, port: str | None = None) -> Sight:
     """Of one port, or of all."""
     by_envelope: Counter[str] = Counter()
     for (session_port, _direction, _channel, envelope), sessions in counts.sessions.items():
         if port in (None, session_port):
             by_envelope[envelope] += sessions
-    return Reach(
+    return Sight(
         hidden=by_envelope[Envelope.HIDDEN],
         partial=by_envelope[Envelope.PARTIAL],
         visible=by_envelope[Envelope.VISIBLE],
@@ -90,6 +122,21 @@ def funnel(counts: Counts) -> Funnel:
         fell_out={outcome.value: outcomes[outcome] for outcome in _FELL_OUT if outcomes[outcome]},
         not_reached=outcomes[StarttlsOutcome.NOT_REACHED],
         unknown=outcomes[StarttlsOutcome.UNKNOWN],
+    )
+
+
+def advice(counts: Counts, dark_sessions: Mapping[tuple[TlsNeed], int]) -> Advice:
+    """`dark_sessions`: those that STARTTLS hid, by what their peers did when they got no TLS."""
+    missed = by_starttls = 0
+    for (greylister, reach, by), sessions in counts.greylister_sessions.items():
+        if greylister == Greylite.name and reach in (Reach.BYPASSED, Reach.BLIND, Reach.STALLED):
+            missed += sessions
+            by_starttls += sessions if by == By.STARTTLS else 0
+    return Advice(
+        missed=missed,
+        by_starttls=by_starttls,
+        of_peers_that_require_tls=dark_sessions[TlsNeed.REQUIRES,],
+        of_peers_never_tested=dark_sessions[TlsNeed.UNTESTED,],
     )
 
 

@@ -1,19 +1,30 @@
 """How the findings look in a terminal: 80 columns, and as good without colour."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from monitor.anomalies import Anomaly
 from monitor.metrics.families import IncompleteReason, ReplyClass, Visibility
 from monitor.metrics.tally import Counts
-from monitor.report.findings import Funnel, Reach, by_label, funnel, reach
-from monitor.sessions.record import StarttlsOutcome, TransactionOutcome
+from monitor.report.findings import Funnel, Observed, Sight, advice, by_label, funnel, sight
+from monitor.report.greylisters import what_if, what_they_could_do, what_would_change, who_came_back
+from monitor.report.layout import (
+    breakdown,
+    count,
+    indented,
+    listed,
+    number,
+    percent,
+    plain_table,
+    size,
+    title,
+)
+from monitor.sessions.record import Envelope, StarttlsOutcome, TransactionOutcome
 from probes.probe import DropSite, PacketCounts, Verdict
 
 WIDTH_MAX: Final = 80  # what fits everywhere, mails and tickets too
@@ -68,51 +79,52 @@ _DROPS: Final[Mapping[str, str]] = {
 }
 
 
-def print_report(
-    console: Console, counts: Counts, ports: Sequence[str], packets: PacketCounts, handshakes_incomplete: int
-) -> None:
-    """`ports`: the values of the label `port`, in the order in which they are shown."""
+def print_report(console: Console, observed: Observed) -> None:
     console.width = min(console.width, WIDTH_MAX)
     with console.capture() as captured:
-        console.print(Group(*_parts(console, counts, ports, packets, handshakes_incomplete)))
+        console.print(Group(*_parts(console, observed)))
     # rich fills each line up with blanks, which nobody wants in a file or a mail.
     console.file.writelines(line.rstrip() + "\n" for line in captured.get().splitlines())
 
 
-def _parts(
-    console: Console, counts: Counts, ports: Sequence[str], packets: PacketCounts, handshakes_incomplete: int
-) -> Iterable[RenderableType]:
-    everything = reach(counts)
+def _parts(console: Console, observed: Observed) -> Iterable[RenderableType]:
+    counts = observed.counts
+    everything = sight(counts)
     yield Text("How much of this mail is beyond the reach of a stream watcher?", style="bold")
     if everything.sessions:
         yield from _answer(console, everything, counts)
-        yield _ports(counts, ports)
+        yield _ports(counts, observed.ports)
         yield from _starttls(console, funnel(counts))
         yield from _tls(counts)
         yield from _mail(counts, everything)
+        yield from what_they_could_do(counts)
+        yield from what_would_change(advice(counts, observed.peers.dark_sessions))
+        yield from who_came_back(observed.peers)
+        yield from what_if(observed.simulation)
+        yield from _countries(counts)
         yield from _anomalies(counts)
     else:
-        watched = _listed([port for port in ports if port.isdigit()])
-        yield _indented(f"Nobody knows: no session was seen on port {watched}.")
-    yield from _capture(counts, packets, handshakes_incomplete, everything)
+        watched = listed([port for port in observed.ports if port.isdigit()])
+        yield indented(f"Nobody knows: no session was seen on port {watched}.")
+    yield from _capture(counts, observed.packets, observed.handshakes_incomplete, everything)
 
 
-def _answer(console: Console, everything: Reach, counts: Counts) -> Iterable[RenderableType]:
+def _answer(console: Console, everything: Sight, counts: Counts) -> Iterable[RenderableType]:
     whole = everything.with_mail
     if not whole:
-        yield _indented(
-            f"There was none: {_count(everything.sessions, 'session')}, and no mail in any of them."
+        yield indented(
+            f"There was none: {count(everything.sessions, 'session')}, and no mail in any of them."
         )
         return
     grid = Table.grid(padding=(0, 2))
     grid.add_column(justify="right", style="bold")
     grid.add_column()
-    aside = f" (without {_number(everything.none)} that carried no mail)" if everything.none else ""
-    of_sessions = f"of sessions: {_number(everything.hidden)} of {_number(whole)}{aside}"
+    aside = f" (without {number(everything.none)} that carried no mail)" if everything.none else ""
+    of_sessions = f"of sessions: {number(everything.hidden)} of {number(whole)}{aside}"
     grid.add_row(percent(everything.hidden, whole), of_sessions)
     if everything.unknown:
         least, most = percent(everything.hidden, whole), percent(everything.hidden_at_most, whole)
-        undecided = _count(everything.unknown, "session")
+        undecided = count(everything.unknown, "session")
         grid.add_row("", f"between {least} and {most}: {undecided} not captured well enough to tell")
     octets = by_label(counts.bytes, 1)
     encrypted, whole_bytes = octets[Visibility.ENCRYPTED], octets.total()
@@ -120,11 +132,11 @@ def _answer(console: Console, everything: Reach, counts: Counts) -> Iterable[Ren
         percent(encrypted, whole_bytes),
         f"of bytes: {size(encrypted)} of {size(whole_bytes)}",
     )
-    yield _indented(grid)
-    yield _indented(_bar(console, everything))
+    yield indented(grid)
+    yield indented(_bar(console, everything))
 
 
-def _bar(console: Console, everything: Reach) -> RenderableType:
+def _bar(console: Console, everything: Sight) -> RenderableType:
     """One bar for all sessions with mail; each kind has its own fill, so that it reads without colour."""
     fills = "#?+." if console.options.ascii_only else "█▓▒░"
     kinds = (
@@ -153,14 +165,14 @@ def _shares(parts: Sequence[int], width: int) -> list[int]:
 
 
 def _ports(counts: Counts, ports: Sequence[str]) -> RenderableType:
-    table = _table()
+    table = plain_table()
     table.add_column("port")
     for heading in ("sessions", "hidden", "partial", "visible", "unknown", "no mail", "enc. bytes"):
         table.add_column(heading, justify="right")
-    rows = [(port, reach(counts, port)) for port in ports]
+    rows = [(port, sight(counts, port)) for port in ports]
     rows = [(port, of_port) for port, of_port in rows if of_port.sessions]
     if len(rows) > 1:
-        rows.append(("all", reach(counts)))
+        rows.append(("all", sight(counts)))
     for port, of_port in rows:
         numbers = (
             of_port.sessions,
@@ -175,15 +187,15 @@ def _ports(counts: Counts, ports: Sequence[str]) -> RenderableType:
             if port in (bytes_port, "all"):
                 whole += octets
                 encrypted += octets if visibility == Visibility.ENCRYPTED else 0
-        table.add_row(port, *(_number(number) for number in numbers), percent(encrypted, whole))
+        table.add_row(port, *(number(value) for value in numbers), percent(encrypted, whole))
     legend = "hidden: encrypted before any MAIL; partial: after one; visible: never"
-    return Group(_title("By port"), _indented(table), _indented(Text(legend, style="dim")))
+    return Group(title("By port"), indented(table), indented(Text(legend, style="dim")))
 
 
 def _starttls(console: Console, steps: Funnel) -> Iterable[RenderableType]:
     if not steps.reached and not steps.unknown:
         return
-    yield _title("STARTTLS")
+    yield title("STARTTLS")
     if steps.reached:
         table = Table.grid(padding=(0, 2))
         table.add_column()
@@ -199,133 +211,99 @@ def _starttls(console: Console, steps: Funnel) -> Iterable[RenderableType]:
         ):
             width = max(1, sessions * FUNNEL_BAR_WIDTH // steps.reached) if sessions else 0
             bar = Text(fill * width, style="green" if name == "established" else "blue")
-            table.add_row(name, _number(sessions), percent(sessions, steps.reached), bar)
-        yield _indented(table)
+            table.add_row(name, number(sessions), percent(sessions, steps.reached), bar)
+        yield indented(table)
     if steps.fell_out:
-        yield _indented(_breakdown("fell out on the way", steps.fell_out, _FELL_OUT))
+        yield indented(breakdown("fell out on the way", steps.fell_out, _FELL_OUT))
     if steps.unknown:
-        yield _indented(f"not captured well enough to tell: {_number(steps.unknown)}")
+        yield indented(f"not captured well enough to tell: {number(steps.unknown)}")
 
 
 def _tls(counts: Counts) -> Iterable[RenderableType]:
     versions = by_label(counts.tls_handshakes, 1)
     if versions:
-        yield _title("TLS versions")
+        yield title("TLS versions")
         table = Table.grid(padding=(0, 2))
         table.add_column()
         table.add_column(justify="right")
         table.add_column(justify="right")
         for version, sessions in sorted(versions.items(), reverse=True):
             remark = "obsolete" if version in OBSOLETE_TLS else ""
-            table.add_row(version, _number(sessions), percent(sessions, versions.total()), remark)
-        yield _indented(table)
+            table.add_row(version, number(sessions), percent(sessions, versions.total()), remark)
+        yield indented(table)
 
 
-def _mail(counts: Counts, everything: Reach) -> Iterable[RenderableType]:
+def _mail(counts: Counts, everything: Sight) -> Iterable[RenderableType]:
     messages, recipients = by_label(counts.messages, 1), by_label(counts.recipients, 1)
     authentications = by_label(counts.auth, 1)
-    yield _title("Mail that a stream watcher could read")
+    yield title("Mail that a stream watcher could read")
     if messages:
-        yield _indented(
-            _breakdown(_count(messages.total(), "message"), messages, _TRANSACTION_OUTCOMES),
+        yield indented(
+            breakdown(count(messages.total(), "message"), messages, _TRANSACTION_OUTCOMES),
         )
-        yield _indented(_breakdown(_count(recipients.total(), "recipient"), recipients, _REPLY_CLASSES))
+        yield indented(breakdown(count(recipients.total(), "recipient"), recipients, _REPLY_CLASSES))
     else:
-        yield _indented("none")
+        yield indented("none")
     if authentications:
         names = {name: name for name in sorted(authentications)}
-        yield _indented(
-            _breakdown(f"{_count(authentications.total(), 'AUTH command')} in clear", authentications, names)
+        yield indented(
+            breakdown(f"{count(authentications.total(), 'AUTH command')} in clear", authentications, names)
         )
     if everything.hidden:
-        hidden = _count(everything.hidden, "hidden session")
-        yield _indented(f"What the {hidden} carried cannot be counted from outside.")
+        hidden = count(everything.hidden, "hidden session")
+        yield indented(f"What the {hidden} carried cannot be counted from outside.")
+
+
+def _countries(counts: Counts) -> Iterable[RenderableType]:
+    """By sessions, most first."""
+    sessions, hidden = by_label(counts.country_sessions, 0), Counter[str]()
+    if not sessions.total():
+        return
+    for (country, envelope), number_of in counts.country_sessions.items():
+        hidden[country] += number_of if envelope == Envelope.HIDDEN else 0
+    yield title("Countries")
+    table = plain_table()
+    table.add_column("country")
+    table.add_column("sessions", justify="right")
+    table.add_column("hidden", justify="right")
+    for country, seen in sorted(sessions.items(), key=lambda item: (-item[1], item[0])):
+        if seen:
+            table.add_row(country, number(seen), number(hidden[country]))
+    yield indented(table)
 
 
 def _anomalies(counts: Counts) -> Iterable[RenderableType]:
     found = by_label(counts.anomalies, 0)
     if not found:
         return
-    yield _title("Anomalies")
-    table = _table()
+    yield title("Anomalies")
+    table = plain_table()
     table.add_column("anomaly")
     table.add_column("sessions", justify="right")
     table.add_column("what happened")
     for name, sessions in sorted(found.items(), key=lambda item: (-item[1], item[0])):
-        table.add_row(name, _number(sessions), MEANINGS[Anomaly(name)])
-    yield _indented(table)
+        table.add_row(name, number(sessions), MEANINGS[Anomaly(name)])
+    yield indented(table)
 
 
 def _capture(
-    counts: Counts, packets: PacketCounts, handshakes_incomplete: int, everything: Reach
+    counts: Counts, packets: PacketCounts, handshakes_incomplete: int, everything: Sight
 ) -> Iterable[RenderableType]:
-    yield _title("How well it was captured")
+    yield title("How well it was captured")
     seen, smtp = packets.seen.total(), packets.seen[Verdict.SEGMENT]
-    yield _indented(f"{_count(seen, 'packet')} read, {_number(smtp)} of them on the watched ports")
+    yield indented(f"{count(seen, 'packet')} read, {number(smtp)} of them on the watched ports")
     unreadable = packets.seen[Verdict.MALFORMED] + packets.seen[Verdict.UNSUPPORTED]
     if unreadable:
-        yield _indented(f"{_count(unreadable, 'packet')} could not be read")
+        yield indented(f"{count(unreadable, 'packet')} could not be read")
     dropped = {site.value: lost for site, lost in packets.dropped.items()}
     if packets.dropped.total():
-        yield _indented(_breakdown(f"{_count(packets.dropped.total(), 'packet')} lost", dropped, _DROPS))
+        yield indented(breakdown(f"{count(packets.dropped.total(), 'packet')} lost", dropped, _DROPS))
     else:
-        yield _indented("no packet known to be lost")
+        yield indented("no packet known to be lost")
     incomplete = by_label(counts.sessions_incomplete, 0)
     if incomplete:
-        yield _indented(_breakdown("sessions not seen whole", incomplete, _INCOMPLETE))
+        yield indented(breakdown("sessions not seen whole", incomplete, _INCOMPLETE))
     elif everything.sessions:
-        yield _indented("every session seen whole")
+        yield indented("every session seen whole")
     if handshakes_incomplete:
-        yield _indented(f"{_count(handshakes_incomplete, 'connection')} never got past the TCP handshake")
-
-
-def percent(part: int, whole: int) -> str:
-    """`all` and `none` are said by 100 % and 0 % alone: 99.97 % is 99.9 %, and 0.02 % is 0.1 %."""
-    if not whole:
-        return "-"
-    if part in (0, whole):
-        return f"{100 * part // whole} %"
-    return f"{min(99.9, max(0.1, 100 * part / whole)):.1f} %"
-
-
-def size(octets: int) -> str:
-    """In powers of ten, with three digits."""
-    if octets < 1000:
-        return _count(octets, "byte")
-    value = float(octets)
-    unit = ""
-    for unit in ("kB", "MB", "GB", "TB"):  # noqa: B007 - the last one is used below
-        value /= 1000
-        if value < 999.5:
-            break
-    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
-    return f"{value:,.{digits}f} {unit}"
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{_number(number)} {thing}{'' if number == 1 else 's'}"
-
-
-def _number(number: int) -> str:
-    return f"{number:,}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else "".join(names)
-
-
-def _breakdown(whole: str, parts: Mapping[str, int], names: Mapping[str, str]) -> str:
-    shown = ", ".join(f"{_number(parts[key])} {name}" for key, name in names.items() if parts.get(key))
-    return f"{whole}: {shown}" if shown else whole
-
-
-def _title(text: str) -> RenderableType:
-    return Padding(Text(text, style="bold"), (1, 0, 0, 0))
-
-
-def _indented(content: RenderableType) -> RenderableType:
-    return Padding(content, (0, 0, 0, 2))
-
-
-def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="dim", show_edge=False)
+        yield indented(f"{count(handshakes_incomplete, 'connection')} never got past the TCP handshake")

@@ -27,8 +27,10 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.metrics.tally import Tally
-from monitor.report.findings import Reach, funnel, reach
-from monitor.report.table import percent, print_report
+from monitor.peers import Peers
+from monitor.report.findings import Observed, Sight, funnel, sight
+from monitor.report.layout import percent
+from monitor.report.table import print_report
 from monitor.sessions.record import SessionRecord
 from tests.lab import postfix, scenario
 from tests.lab.doorway import Doorway
@@ -143,19 +145,28 @@ def demonstrate(console: Console) -> int:
         traffic.stop()
         last = read_exposition(watch.metrics())
         status = watch.stop()
-        tally = tally_of(watch.records_file)
+        observed = observed_of(watch.records_file, last)
     console.print()
-    print_report(console, tally.snapshot(), tally.ports, last.packets, last.handshakes_incomplete)
+    print_report(console, observed)
     return status
 
 
-def tally_of(records_file: Path) -> Tally:
+def observed_of(records_file: Path, last: Scrape) -> Observed:
     """The records hold what the last scrape could not: sessions that watch ended when it was told to stop."""
-    tally = Tally(PORTS)
+    tally, peers = Tally(PORTS), Peers()
     with records_file.open("rb") as lines:
         for line in lines:
-            tally.count(msgspec.json.decode(line, type=SessionRecord))
-    return tally
+            record = msgspec.json.decode(line, type=SessionRecord)
+            tally.count(record)
+            peers.record(record)
+    return Observed(
+        counts=tally.snapshot(),
+        ports=tally.ports,
+        packets=last.packets,
+        handshakes_incomplete=last.handshakes_incomplete,
+        peers=peers,
+        simulation=None,
+    )
 
 
 def show_growing(console: Console, watch: Watch, traffic: Traffic) -> None:
@@ -171,7 +182,7 @@ def show_growing(console: Console, watch: Watch, traffic: Traffic) -> None:
 
 
 def one_line(scrape: Scrape) -> str:
-    seen = reach(scrape.counts)
+    seen = sight(scrape.counts)
     return (
         f"{seen.sessions:,} sessions; beyond the reach of a stream watcher: "
         f"{percent(seen.hidden, seen.with_mail)} of the {seen.with_mail:,} that carried mail"
@@ -179,7 +190,7 @@ def one_line(scrape: Scrape) -> str:
 
 
 def block(scrape: Scrape, *, is_over: bool) -> RenderableType:
-    seen, steps = reach(scrape.counts), funnel(scrape.counts)
+    seen, steps = sight(scrape.counts), funnel(scrape.counts)
     answer = Text.assemble(
         (percent(seen.hidden, seen.with_mail), "bold green"),
         f"  of {seen.with_mail:,} sessions with mail are beyond the reach of a stream watcher",
@@ -205,7 +216,7 @@ def block(scrape: Scrape, *, is_over: bool) -> RenderableType:
     return Group(answer, bar(seen), Text(), numbers, Text(), foot)
 
 
-def bar(seen: Reach) -> Text:
+def bar(seen: Sight) -> Text:
     hidden = seen.hidden * BAR_WIDTH // seen.with_mail if seen.with_mail else 0
     return Text.assemble(("█" * hidden, "green"), ("░" * (BAR_WIDTH - hidden), "red"))
 

@@ -8,10 +8,22 @@ import pytest
 from rich.console import Console
 
 from monitor.anomalies import Anomaly
+from monitor.metrics.countries import CountrySlots
 from monitor.metrics.tally import Tally
-from monitor.report.findings import funnel, reach
-from monitor.report.table import MEANINGS, percent, print_report, size
-from monitor.sessions.record import ByteCounts, Endpoint, Envelope, SessionRecord, Starttls, StarttlsOutcome
+from monitor.peers import Peers
+from monitor.report.findings import Advice, Observed, advice, funnel, sight
+from monitor.report.layout import percent, size
+from monitor.report.table import MEANINGS, print_report
+from monitor.sessions.record import (
+    ByteCounts,
+    Endpoint,
+    Envelope,
+    Location,
+    SessionRecord,
+    Starttls,
+    StarttlsOutcome,
+)
+from monitor.simulation.simulation import Simulation
 from probes.probe import DropSite, PacketCounts, Verdict
 
 MakeRecord = Callable[..., SessionRecord]
@@ -28,11 +40,21 @@ def _printed(
     handshakes: int = 0,
     encoding: str = "utf-8",
     width: int = 80,
+    peers: Peers | None = None,
+    simulation: Simulation | None = None,
 ) -> str:
     octets = io.BytesIO()
     file = io.TextIOWrapper(octets, encoding=encoding)
     console = Console(file=file, width=width)
-    print_report(console, tally.snapshot(), tally.ports, packets or PacketCounts(), handshakes)
+    observed = Observed(
+        counts=tally.snapshot(),
+        ports=tally.ports,
+        packets=packets or PacketCounts(),
+        handshakes_incomplete=handshakes,
+        peers=peers or Peers(),
+        simulation=simulation,
+    )
+    print_report(console, observed)
     file.flush()
     return octets.getvalue().decode(encoding)
 
@@ -47,7 +69,7 @@ def test_the_share_leaves_out_sessions_without_mail_and_bounds_what_it_does_not_
     for variant, times in {"starttls": 6, "cleartext": 3, "lost": 1, "scan": 5}.items():
         for _ in range(times):
             tally.count(make_record(variant))
-    found = reach(tally.snapshot())
+    found = sight(tally.snapshot())
     assert (found.hidden, found.with_mail, found.hidden_at_most, found.sessions) == (6, 10, 7, 15)
     text = _printed(tally)
     assert "60.0 %  of sessions: 6 of 10 (without 5 that carried no mail)" in text
@@ -57,8 +79,8 @@ def test_the_share_leaves_out_sessions_without_mail_and_bounds_what_it_does_not_
 def test_a_port_counts_for_itself(tally: Tally, make_record: MakeRecord) -> None:
     tally.count(make_record("smtps"))
     tally.count(make_record())
-    assert reach(tally.snapshot(), "465").hidden == 1
-    assert reach(tally.snapshot(), "25").hidden == 0
+    assert sight(tally.snapshot(), "465").hidden == 1
+    assert sight(tally.snapshot(), "25").hidden == 0
     text = _printed(tally)
     assert "  465" in text
     assert "  all" in text
@@ -181,3 +203,73 @@ def test_a_terminal_without_unicode_gets_plain_characters(tally: Tally, make_rec
 
 def test_every_anomaly_has_a_meaning() -> None:
     assert set(MEANINGS) == set(Anomaly)
+
+
+def test_the_report_says_what_each_program_could_have_done(tally: Tally, make_record: MakeRecord) -> None:
+    for variant in ("cleartext", "starttls", "starttls", "smtps", "scan", "lost"):
+        tally.count(make_record(variant))
+    lines = [line.split() for line in _printed(tally).splitlines()]
+    rows = {line[0]: line[1:] for line in lines if len(line) == 7}
+    #                          decided bypassed blind stalled nothing unknown
+    assert rows["greylite"] == ["1", "2", "1", "0", "1", "1"]
+    assert rows["jgreylist"] == ["6", "0", "0", "0", "0", "0"]
+    assert rows["recordio"] == ["1", "0", "3", "0", "1", "1"]
+    assert "greylite lost its sight: 2 by STARTTLS, 1 by TLS from the first byte" in _printed(tally)
+
+
+def test_advice_counts_what_would_come_back_and_what_would_stay_away(
+    tally: Tally, make_record: MakeRecord
+) -> None:
+    peers = Peers()
+    refused = Starttls(True, 1, (454,), StarttlsOutcome.REFUSED)
+    records = [
+        # One peer gets its TLS twice, and goes away when it does not; another always gets it.
+        make_record("starttls"),
+        make_record("starttls"),
+        make_record("scan", starttls=refused, start="2026-11-22T13:00:00.000000Z"),
+        make_record("starttls", client=Endpoint("192.0.2.3", 1)),
+        make_record("smtps"),
+    ]
+    for record in records:
+        tally.count(record)
+        peers.record(record)
+    peers.tick(1_800_000_000_000_000_000)  # 2027: the window is long over
+    found = advice(tally.snapshot(), peers.dark_sessions)
+    assert found == Advice(missed=4, by_starttls=3, of_peers_that_require_tls=2, of_peers_never_tested=1)
+    text = _printed(tally, peers=peers)
+    assert "3  STARTTLS not offered (DENY_TLS=1): 2 of peers that leave without TLS, 1 of" in text
+    assert "4  a greylister that keys on the address alone" in text
+    assert "4  a policy service of the mail server" in text
+    assert "STARTTLS refused       1       0          0      0       1" in text
+
+
+def test_there_is_no_advice_where_nothing_was_missed(tally: Tally, make_record: MakeRecord) -> None:
+    tally.count(make_record())
+    assert "What would bring" not in _printed(tally)
+
+
+def test_the_report_says_what_a_simulated_greylister_would_have_decided(
+    tally: Tally, make_record: MakeRecord
+) -> None:
+    simulation = Simulation(["greylite"])
+    for variant in ("cleartext", "starttls"):
+        tally.count(make_record(variant))
+        simulation.record(make_record(variant))
+    text = _printed(tally, simulation=simulation)
+    simulation.close()
+    assert "If greylite stood here" in text
+    assert "decisions: 1 put off, 1 let through unread for TLS" in text
+    assert "1 triplet still to come again" in text
+
+
+def test_countries_are_listed_by_sessions(make_record: MakeRecord) -> None:
+    tally = Tally([25], CountrySlots(1))
+    for country in ("DE", "DE", "FR", None):
+        location = Location(country, None, None) if country is not None else None
+        tally.count(make_record("starttls", client_location=location))
+    rows = [line.split() for line in _printed(tally).splitlines()]
+    assert [row for row in rows if row and row[0] in ("DE", "other", "unknown")] == [
+        ["DE", "2", "2"],
+        ["other", "1", "1"],
+        ["unknown", "1", "1"],
+    ]

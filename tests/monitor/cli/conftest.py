@@ -63,6 +63,13 @@ class SmtpServer:
             while client.recv(100):
                 pass
 
+    def mail(self) -> None:
+        """A session with one recipient."""
+        with self.begin_session() as client:
+            for line in (b"RCPT TO:<b@example.test>\r\n", b"RSET\r\n", b"QUIT\r\n"):
+                client.sendall(line)
+                client.recv(100)
+
     def close(self) -> None:
         self._listener.close()
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 import pytest
 
+from monitor.cli.parameters import Countries
 from monitor.cli.settings import SettingsError
 from monitor.cli.watch import command
 
@@ -71,7 +72,7 @@ def test_the_config_file_itself_may_come_from_the_environment(
         ),
         (
             '# a\n\n[watch]\nlisten = "x"\n',
-            ":3: unknown key 'watch'; there are interface, listen, local-network",
+            ":3: unknown key 'watch'; there are countries, geoip, interface, listen",
         ),
         ("listen = 9825\n", ":1: listen must be a string"),
         (
@@ -128,3 +129,35 @@ def test_listen_refuses(text: str) -> None:
 def test_ports_refuses(text: str) -> None:
     with pytest.raises(click.BadParameter):
         _parameters("--ports", text)
+
+
+def test_the_site_may_be_described_in_the_file(tmp_path: Path) -> None:
+    config = _file(
+        tmp_path,
+        'tls-ends = "proxy"\nsimulate = ["greylite", "postgrey"]\nsimulate-state = "s.db"\n'
+        'simulate-delay = 60\ngeoip = "country.mmdb"\ncountries = ["de", "FR"]\n',
+    )
+    parameters = _parameters("--config", config)
+    assert parameters["tls_ends"] == "proxy"
+    assert parameters["simulate"] == ("greylite", "postgrey")
+    assert (parameters["simulate_state"], parameters["simulate_delay"]) == ("s.db", 60)
+    assert parameters["geoip"] == ("country.mmdb",)
+    assert parameters["countries"] == Countries(2, ("DE", "FR"))
+    assert _parameters("--config", _file(tmp_path, "countries = 7\n"))["countries"] == Countries(7)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("countries = true", "countries must be a number, or a list of codes"),
+        ("countries = 1000", "a number up to 250"),
+        ('simulate-delay = "long"', "simulate-delay must be a number"),
+        ("simulate-delay = 0", "simulate-delay: 0 is not in the range"),
+        ('tls-ends = "nowhere"', "tls-ends: 'nowhere' is not one of"),
+    ],
+)
+def test_mistakes_in_it_are_said_with_their_line(line: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as error:
+        _parameters("--config", _file(tmp_path, f"ports = [25]\n{line}\n"))
+    assert "settings.toml:2: " in error.value.message
+    assert said in error.value.message

@@ -1,10 +1,12 @@
-"""A collector over a tally, with a probe and a table whose numbers are given."""
+"""A collector over the observers, with a probe and a table whose numbers are given."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 
+from monitor.cli.observers import Observers, SiteOptions
+from monitor.cli.parameters import Countries
 from monitor.metrics.collector import MonitorCollector
 from monitor.metrics.lag import Lag
 from monitor.metrics.tally import Tally
@@ -42,8 +44,25 @@ class GivenTable:
 
 
 @pytest.fixture
-def tally() -> Tally:
-    return Tally([25, 465, 587])
+def observers() -> Iterator[Observers]:
+    options = SiteOptions(
+        ports=frozenset((25, 465, 587)),
+        local_network=(),
+        tls_ends="server",
+        geoip=(),
+        countries=Countries(0),
+        simulate=("greylite", "postgrey"),
+        simulate_state=None,
+        simulate_delay=None,
+    )
+    observers = Observers(options)
+    yield observers
+    observers.close()
+
+
+@pytest.fixture
+def tally(observers: Observers) -> Tally:
+    return observers.tally
 
 
 @pytest.fixture
@@ -55,7 +74,7 @@ def probe() -> GivenProbe:
 
 
 @pytest.fixture
-def collector(tally: Tally, probe: GivenProbe) -> MonitorCollector:
+def collector(observers: Observers, probe: GivenProbe) -> MonitorCollector:
     return MonitorCollector(
-        tally, probe, GivenTable(open_sessions=2, handshakes_incomplete=5, strays=11), Lag()
+        observers, probe, GivenTable(open_sessions=2, handshakes_incomplete=5, strays=11), Lag()
     )

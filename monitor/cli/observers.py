@@ -1,0 +1,110 @@
+"""What looks at finished sessions, in `read` and in `watch` alike."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from monitor.cli.main import CannotBegin
+from monitor.cli.parameters import Countries
+from monitor.greylisters import TlsEnds, models
+from monitor.metrics.countries import CountrySlots
+from monitor.metrics.tally import Tally
+from monitor.peers import Peers
+from monitor.sessions.direction import OurAddresses
+from monitor.sessions.record import SessionRecord
+from monitor.sessions.site import Site
+
+if TYPE_CHECKING:  # what few ask for is loaded where it is asked for: imports are most of a short run
+    from monitor.geoip import GeoDatabases
+    from monitor.simulation.simulation import Simulation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteOptions:
+    """What the operator says of the place, and wants to know of it: the options that `read` and `watch`
+    share, by their names."""
+
+    ports: frozenset[int]
+    local_network: tuple[IPv4Network | IPv6Network, ...]
+    tls_ends: str
+    geoip: tuple[str, ...]
+    countries: Countries
+    simulate: tuple[str, ...]
+    simulate_state: str | None
+    simulate_delay: int | None
+
+
+class Observers:
+    """The site, and all that counts what happens there."""
+
+    def __init__(self, options: SiteOptions, own_addresses: Sequence[str] = ()) -> None:
+        """Raises CannotBegin."""
+        if options.simulate_state is not None and not options.simulate:
+            raise CannotBegin("--simulate-state keeps what --simulate learns: name a greylister with that")
+        self.ours = OurAddresses(options.local_network, own_addresses)
+        self.peers = Peers()
+        self._resources = ExitStack()
+        with self._resources:
+            self._geo = self._open_databases(options)
+            self.simulation = self._open_simulation(options)
+            self._resources = self._resources.pop_all()
+        countries = CountrySlots(options.countries.limit, options.countries.fixed)
+        self.tally = Tally(options.ports, countries if self._geo is not None else None)
+        greylisters = models(TlsEnds(options.tls_ends))
+        if self._geo is None:
+            self.site = Site(self.ours, greylisters)
+        else:
+            self.site = Site(self.ours, greylisters, self._geo.locate)
+
+    def _open_databases(self, options: SiteOptions) -> "GeoDatabases | None":
+        if not options.geoip:
+            return None
+        from monitor.geoip import GeoDatabaseError, GeoDatabases  # noqa: PLC0415
+
+        try:
+            databases = GeoDatabases(options.geoip)
+        except GeoDatabaseError as error:
+            raise CannotBegin(str(error)) from error
+        self._resources.callback(databases.close)
+        return databases
+
+    def _open_simulation(self, options: SiteOptions) -> "Simulation | None":
+        if not options.simulate:
+            return None
+        from monitor.simulation.postgrey import DELAY_SECONDS  # noqa: PLC0415
+        from monitor.simulation.simulation import Simulation  # noqa: PLC0415
+        from monitor.simulation.state_file import SimulationStateError  # noqa: PLC0415
+
+        state = Path(options.simulate_state) if options.simulate_state is not None else None
+        try:
+            delay_seconds = options.simulate_delay or DELAY_SECONDS
+            simulation = Simulation(options.simulate, state, postgrey_delay_seconds=delay_seconds)
+        except SimulationStateError as error:
+            raise CannotBegin(str(error)) from error
+        self._resources.callback(simulation.close)
+        return simulation
+
+    def record(self, record: SessionRecord, written: bool | None = None) -> None:
+        """A session is over. `written`: see Tally.count."""
+        self.peers.record(record)
+        if self.simulation is not None:
+            self.simulation.record(record)
+        self.tally.count(record, written)
+
+    def tick(self, now_ns: int) -> None:
+        """The clock has moved on, though no session may have ended."""
+        self.peers.tick(now_ns)
+        if self.simulation is not None:
+            self.simulation.tick(now_ns)
+
+    def reload(self) -> None:
+        """Takes the files anew that others write."""
+        if self._geo is not None:
+            self._geo.reload()
+
+    def close(self) -> None:
+        """May be called twice."""
+        self._resources.close()

@@ -1,0 +1,149 @@
+"""What `read` and `watch` know of the site beside the packets: greylisters, countries, what-if."""
+
+import json
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.capture_truth import CAPTURES
+from tests.mmdb import write_mmdb
+
+PROGRAM = str(Path(sys.executable).with_name("smtp-horizon"))
+GREYLISTED = str(CAPTURES / "greylist_postgrey.pcap")
+WITH_TLS = str(CAPTURES / "starttls_tls13.pcap")
+
+
+def _read(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([PROGRAM, "read", *arguments], capture_output=True, text=True, check=False)
+
+
+def _records(*arguments: str) -> list[dict[str, Any]]:
+    done = _read("--format", "jsonl", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _metrics(*arguments: str) -> dict[tuple[str, ...], float]:
+    """`(name, label values in the order of the labels' names)` -> what is not zero."""
+    done = _read("--format", "metrics", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(done.stdout)
+        for sample in family.samples
+        if sample.value
+    }
+
+
+def test_where_tls_ends_moves_the_line() -> None:
+    def reach(*arguments: str) -> tuple[str, str]:
+        found = _records(*arguments, WITH_TLS)[0]["greylisters"]
+        return found["greylite"]["reach"], found["recordio"]["reach"]
+
+    assert reach() == ("bypassed", "blind")
+    assert reach("--tls-ends", "ucspi-tls") == ("bypassed", "stalled")
+    assert reach("--tls-ends", "proxy") == ("unknown", "decided")
+
+
+def test_an_outbound_session_passes_no_greylister_of_ours() -> None:
+    clients = sorted({record["client"]["ip"] for record in _records(GREYLISTED)})
+    ours = [argument for client in clients for argument in ("--local-network", client)]
+    records = _records(*ours, GREYLISTED)
+    assert {record["direction"] for record in records} == {"outbound"}
+    assert all(record["greylisters"] == {} for record in records)
+    names = {key[0] for key in _metrics(*ours, GREYLISTED)}
+    assert not any(name.startswith(("smtp_greylister_", "smtp_peer")) for name in names)
+
+
+def test_countries_are_in_records_and_bounded_in_metrics(tmp_path: Path) -> None:
+    client = _records(GREYLISTED)[0]["client"]["ip"]
+    country = write_mmdb(tmp_path / "country.mmdb", {f"{client}/32": {"country": {"iso_code": "DE"}}})
+    asn = write_mmdb(
+        tmp_path / "asn.mmdb",
+        {f"{client}/32": {"autonomous_system_number": 64500, "autonomous_system_organization": "Example"}},
+    )
+    databases = ("--geoip", country, "--geoip", asn)
+    located = {"country": "DE", "asn": 64500, "as_organization": "Example"}
+    known = [one for one in _records(*databases, GREYLISTED) if one["client"]["ip"] == client]
+    assert known
+    assert all(record["client_location"] == located for record in known)
+
+    def by_country(*arguments: str) -> set[str]:
+        return {key[1] for key in _metrics(*arguments, GREYLISTED) if key[0] == "smtp_country_sessions_total"}
+
+    assert "DE" in by_country(*databases)
+    assert "DE" not in by_country(*databases, "--countries", "0")
+    assert "other" in by_country(*databases, "--countries", "FR,IT")
+    assert by_country() == set(), "nobody was asked, so nothing is unknown"
+
+
+def test_a_simulation_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
+    state = str(tmp_path / "state.db")
+    arguments = ("--simulate", "greylite", "--simulate-state", state, GREYLISTED)
+    first, second = _metrics(*arguments), _metrics(*arguments)
+    decisions = "smtp_simulation_decisions_total"
+    assert first[decisions, "deferred", "greylite"] > 0
+    assert second.get((decisions, "deferred", "greylite"), 0) < first[decisions, "deferred", "greylite"]
+    assert stat.S_IMODE(Path(state).stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--geoip", "{tmp}/none.mmdb"], "cannot be read as a GeoIP database"),
+        (["--geoip", GREYLISTED], "cannot be read as a GeoIP database"),
+        (["--countries", "Germany"], "codes of countries, as DE,FR,US"),
+        (["--simulate", "spamd"], "'greylite', 'postgrey'"),
+        (["--simulate", "greylite", "--simulate-state", "{tmp}/no/such/folder"], "{tmp}/no/such/folder"),
+        (["--simulate", "greylite", "--simulate-state", GREYLISTED], GREYLISTED),
+        (["--simulate-state", "{tmp}/state.db"], "--simulate"),
+        (["--tls-ends", "nowhere"], "'proxy'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(arguments: list[str], said: str, tmp_path: Path) -> None:
+    done = _read(*(argument.format(tmp=tmp_path) for argument in arguments), WITH_TLS)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert said.format(tmp=tmp_path) in done.stderr
+
+
+def test_watch_reads_the_database_anew_on_sighup(
+    start_watch: Callable[..., Any], smtp_server: Any, eventually: Callable[..., None], tmp_path: Path
+) -> None:
+    database = tmp_path / "country.mmdb"
+    write_mmdb(database, {"127.0.0.0/8": {"country_code": "DE"}})
+    watch = start_watch("--geoip", str(database))
+
+    def sessions(country: str) -> float:
+        name = f'smtp_country_sessions_total{{country="{country}",envelope="visible"}}'
+        return float(watch.samples().get(name, 0))
+
+    smtp_server.whole_session()
+    eventually(lambda: sessions("DE") == 1)
+    write_mmdb(database, {"127.0.0.0/8": {"country_code": "FR"}})
+    watch.signal(signal.SIGHUP)
+    eventually(lambda: "read anew" in watch.log)
+    smtp_server.whole_session()
+    eventually(lambda: sessions("FR") == 1)
+    assert sessions("DE") == 1
+
+
+def test_watch_keeps_its_simulation_over_a_restart(
+    start_watch: Callable[..., Any], smtp_server: Any, tmp_path: Path
+) -> None:
+    arguments = ("--simulate", "postgrey", "--simulate-state", str(tmp_path / "state.db"))
+    for _ in range(2):
+        watch = start_watch(*arguments)
+        smtp_server.mail()
+        watch.signal(signal.SIGTERM)
+        assert watch.wait() == 0
+    pending = start_watch(*arguments).samples()['smtp_simulation_pending{greylister="postgrey"}']
+    assert pending == 1, "the second attempt was the same triplet, and too early"
