@@ -99,7 +99,11 @@ def spamd(session: Json, _tls_ends: str) -> str:
 
 
 def policy_service(session: Json, _tls_ends: str) -> str:
-    if _encrypted(session) or any(line.upper().startswith("RCPT TO") for line, _, _ in _in_clear(session)):
+    asked = (
+        line.upper().startswith("RCPT TO") and code not in (500, 501, 502, 503, 504, 530, 555)
+        for line, code, _ in _in_clear(session)
+    )
+    if _encrypted(session) or any(asked):
         return "decided"
     return _nothing_found(session)
 

@@ -23,8 +23,6 @@ class Ending:
     began_in_tls: bool
     """The client's first bytes of all were TLS."""
     client_sent_tls: bool
-    recipient_seen: bool
-    """A RCPT in clear, whatever the answer."""
     end_seen: bool
     """The connection's end was captured."""
     commands_lost: bool

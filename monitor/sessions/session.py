@@ -80,7 +80,6 @@ class Session:
         "_quit_answered",
         "_quit_sent",
         "_reaches",
-        "_recipient_seen",
         "_request_masked",
         "_server",
         "_starttls_codes",
@@ -127,7 +126,7 @@ class Session:
         self._mail_in_clear = False
         self._quit_sent = self._quit_answered = False
         self._commands_lost = midstream
-        self._banner_seen = self._recipient_seen = False
+        self._banner_seen = False
         self._reaches = reaches
         if midstream:
             reaches.lost()
@@ -171,9 +170,7 @@ class Session:
         if verb not in _NOT_COUNTED_AS_WAITING:
             self._waiting_bytes += _ITEM_BYTES + len(command.line) + sum(map(len, _texts(command)))
         self._quit_sent = verb == "QUIT"
-        if verb == "RCPT":
-            self._recipient_seen |= command.names_a_path
-        elif verb == "MAIL":
+        if verb == "MAIL":
             self._mail_in_clear |= command.names_a_path and not self._conversation.encryption_established
         elif verb in TLS_STARTERS:
             self._starttls_requested += 1
@@ -320,7 +317,6 @@ class Session:
             channel=channel(facts),
             began_in_tls=facts.implicit,
             client_sent_tls=facts.client_sent_tls,
-            recipient_seen=self._recipient_seen,
             end_seen=facts.end_seen,
             commands_lost=facts.commands_lost,
         )

@@ -15,6 +15,13 @@ def test_a_recipient_is_asked_about_whatever_becomes_of_it(code: int) -> None:
     assert seen_by("policy_service", said(transcript)) == "decided"
 
 
+@pytest.mark.parametrize("code", [500, 501, 502, 503, 504, 530, 555])
+def test_a_recipient_that_the_server_does_not_look_at_is_nothing_to_ask_about(code: int) -> None:
+    transcript = f"{GREETING}{MAIL}C: RCPT TO:<b@c>\nS: {code} no\n"
+    assert seen_by("policy_service", said(transcript + QUIT)) == "no_envelope"
+    assert seen_by("policy_service", said(transcript + RCPT)) == "decided"
+
+
 def test_auth_and_data_take_nothing_from_it() -> None:
     auth = GREETING + "C: AUTH PLAIN eA==\nS: 235 in\n" + MAIL + RCPT
     assert seen_by("policy_service", said(auth)) == "decided"
