@@ -20,6 +20,7 @@ from tests.lab.network import INTERFACE, Network
 from tests.lab.truth import Endpoint
 from tests.lab.watch import read_records
 from tests.segments import records_of, segments_of
+from tests.timeless import timeless
 
 SECONDS: Final = 6 * 3600
 SESSIONS: Final = SECONDS
@@ -35,7 +36,7 @@ LAG_PACKETS: Final = 10_000
 ASK_EVERY_SECONDS: Final = 1.0
 MAKE_UP_SECONDS: Final = 0.2
 
-_OTHER_IN_A_COPY: Final = {"start", "end", "duration_seconds", "client", "community_id"}
+_OTHER_IN_A_COPY: Final = {"client", "community_id"}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Record = dict[str, Any]
@@ -133,7 +134,7 @@ def complaints(records: Iterable[Record], capture: Capture, sessions: int, *, ti
 
     `timed`: whether each began when its time stamps say.
     """
-    originals = {_key(record): record for record in records_of(segments_of("mid"))}
+    originals = {_key(record): timeless(record) for record in records_of(segments_of("mid"))}
     wanted = {}
     for number in range(sessions):
         copy, which = divmod(number, len(capture.sessions))
@@ -150,10 +151,11 @@ def complaints(records: Iterable[Record], capture: Capture, sessions: int, *, ti
             continue
         if timed and _microseconds(record["start"]) != begins_us:
             found.append(f"{client}: began at {record['start']}")
+        seen = timeless(record)
         found += [
-            f"{client}: {name}: {record[name]!r}, not {value!r}"
+            f"{client}: {name}: {seen[name]!r}, not {value!r}"
             for name, value in originals[key].items()
-            if name not in _OTHER_IN_A_COPY and record[name] != value
+            if name not in _OTHER_IN_A_COPY and seen[name] != value
         ]
     return found + [f"missing: {key}" for key in wanted]
 

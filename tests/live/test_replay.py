@@ -16,6 +16,7 @@ from tests.lab.packages import LabUnavailableError, ensure
 from tests.lab.replay import as_ethernet, replay, silent_network
 from tests.lab.watch import Watch, sample_sum
 from tests.segments import PORTS, capture_path, records_of, segments_of
+from tests.timeless import timeless
 
 pytestmark = [
     pytest.mark.live,
@@ -33,7 +34,6 @@ PACKETS_PER_SECOND: Final = {"ebpf": 10_000}
 # a hundredth of it.
 PATIENCE_SECONDS: Final = 20
 
-TIMES: Final = ("start", "end", "duration_seconds")
 
 Record = dict[str, Any]
 
@@ -52,7 +52,7 @@ def segments_in(file: Path) -> list[Segment]:
     return [segment for batch in CaptureFilesProbe([str(file)], PORTS).batches() for segment in batch]
 
 
-def timeless(records: list[Record]) -> list[Record]:
+def in_order(records: list[Record]) -> list[Record]:
     """Without what a replay changes: the times, and the order in which connections become records.
 
     Connections between the same two ends stay in their order.
@@ -62,10 +62,7 @@ def timeless(records: list[Record]) -> list[Record]:
         client, server = record["client"], record["server"]
         return client["ip"], client["port"], server["ip"], server["port"], record["start"]
 
-    return [
-        {name: value for name, value in record.items() if name not in TIMES}
-        for record in sorted(records, key=place)
-    ]
+    return [timeless(record) for record in sorted(records, key=place)]
 
 
 def await_segments(watch: Watch, expected: int) -> None:
@@ -97,4 +94,4 @@ def test_records_of_a_replayed_capture_equal_those_of_its_file(
         assert replay(network, capture, packets_per_second=PACKETS_PER_SECOND[probe]) == packets
         await_segments(watch, len(segments))
         assert watch.stop() == 0, watch.said()
-    assert timeless(watch.records()) == timeless(records_of(segments))
+    assert in_order(watch.records()) == in_order(records_of(segments))

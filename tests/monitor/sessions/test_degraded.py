@@ -20,10 +20,10 @@ from tests.degrade import (
 )
 from tests.lab.compare import key
 from tests.segments import records_of, segments_of
+from tests.timeless import timeless
 from tests.wrong import wrong_facts
 
 SMALL = [name for name in capture_names() if name not in ("interleaved", "smtp_source_plain")]
-TIMES = ("start", "end", "duration_seconds")
 
 LOSSY: dict[str, Degrade] = {
     "one in a hundred lost": lose(0.01),
@@ -88,7 +88,3 @@ def by_endpoints(records: list[dict[str, Any]]) -> dict[Any, list[dict[str, Any]
     for record in records:
         found.setdefault(key(record), []).append(record)
     return found
-
-
-def timeless(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in TIMES}

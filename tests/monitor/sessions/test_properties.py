@@ -3,7 +3,6 @@
 import json
 import random
 import secrets
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,10 +14,10 @@ from tests.degrade import duplicate, lose, reorder, resegment
 from tests.monitor.sessions.wire import Wire
 from tests.monitor.tls.real_tls import Transcript
 from tests.segments import frozen_records, records_of
+from tests.timeless import timeless
 from tests.wrong import wrong_facts
 
 C, S = Side.CLIENT, Side.SERVER
-TIMES = ("start", "end", "duration_seconds")
 
 OK = "S: 250 ok"
 ACCEPTED = f"C: MAIL FROM:<a@client.example>\n{OK}\nC: RCPT TO:<b@example.test>\n{OK}\n"
@@ -58,10 +57,6 @@ def conversations(draw: st.DrawFn) -> Wire:
     steps = "\n".join(draw(st.lists(STEPS, max_size=8)))
     wire = Wire().open().say(f"{draw(BEGINNINGS)}\n{steps}\n{draw(ENDS)}")
     return wire.reset(C) if draw(st.booleans()) else wire.close(draw(st.sampled_from(Side)))
-
-
-def timeless(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in TIMES}
 
 
 @given(conversations(), st.integers(0, 1 << 30), st.sampled_from([1, 2, 5, 40]))
