@@ -30,6 +30,7 @@ PROGRAMS: Final = {
     "/usr/sbin/ethtool": "ethtool",
     "/usr/sbin/setcap": "libcap2-bin",
     "/usr/sbin/bpftool": "bpftool",
+    "/usr/bin/jq": "jq",
     "/usr/bin/tcpserver": "ucspi-tcp",
     "/usr/bin/tcprules": "ucspi-tcp",
     "/usr/bin/recordio": "ucspi-tcp",
