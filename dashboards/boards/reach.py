@@ -7,8 +7,8 @@ from grafana_foundation_sdk.models.dashboard import Panel
 from dashboards import colours
 from dashboards.board import Board, Line, Section
 from dashboards.boards.strip import strip
-from dashboards.panels import COUNT, PER_HOUR, SECONDS, SHARE, Query, bars, lines, rows
-from dashboards.promql import but, increase, rate, ratio, total
+from dashboards.panels import COUNT, SECONDS, SHARE, Query, bars, lines, rows
+from dashboards.promql import Match, but, increase, ratio, total
 from dashboards.variables import of
 from monitor.metrics.families import (
     GREYLISTER_MESSAGES,
@@ -27,6 +27,7 @@ from monitor.metrics.families import (
     SIMULATION_TRIPLETS,
 )
 
+_HOUR: Final = "1h"
 _DAY: Final = "1d"
 _WEEK: Final = "1w"
 
@@ -106,20 +107,22 @@ def reach_table() -> Panel:
 
 
 def why_greylite() -> Panel:
-    lost = increase(of(GREYLISTER_SESSIONS, greylister="greylite", reach=_OUT_OF_REACH), _DAY)
+    def lost(by: Match) -> str:
+        return increase(of(GREYLISTER_SESSIONS, greylister="greylite", reach=_OUT_OF_REACH, by=by), _DAY)
+
     return bars(
         "What takes greylite its sight, last day",
-        "Sessions in which greylite could not decide, and by what. stalled none: it met what it cannot "
-        "parse.",
-        Query(f"sort_desc({total(lost, 'reach', 'by')})", "{{reach}} {{by}}"),
+        "Sessions in which greylite could not decide, and by what. stalled: it met what it cannot parse.",
+        Query(f"sort_desc({total(lost(but('none')), 'reach', 'by')})", "{{reach}} by {{by}}"),
+        Query(total(lost("none"), "reach"), "{{reach}}"),
         unit=COUNT,
         decimals=0,
         colours_by_name={
-            "bypassed starttls": colours.HIDDEN,
-            "bypassed auth": colours.HIDDEN,
-            "bypassed data": colours.HIDDEN,
-            "blind implicit_tls": colours.HIDDEN_FROM_START,
-            "stalled none": colours.NOTICE,
+            "bypassed by starttls": colours.HIDDEN,
+            "bypassed by auth": colours.HIDDEN,
+            "bypassed by data": colours.HIDDEN,
+            "blind by implicit_tls": colours.HIDDEN_FROM_START,
+            "stalled": colours.NOTICE,
         },
     )
 
@@ -194,13 +197,13 @@ def decisions(greylister: str) -> Panel:
     counted = "session" if greylister == "greylite" else "recipient"
     return lines(
         f"{greylister} would have decided",
-        f"One for each {counted}, an hour. All zero without --simulate {greylister}. unread_tls, "
+        f"One for each {counted}, over the hour before. Zero without --simulate {greylister}. unread_tls, "
         "out_of_sight: TLS hid it, from the program or from us. unknown: not captured well enough.",
         Query(
-            f"3600 * {total(rate(of(SIMULATION_DECISIONS, greylister=greylister)), 'decision')}",
+            total(increase(of(SIMULATION_DECISIONS, greylister=greylister), _HOUR), "decision"),
             "{{decision}}",
         ),
-        unit=PER_HOUR,
+        unit=COUNT,
         colours_by_name={
             "deferred": colours.NOTICE,
             "passed_on_retry": colours.VISIBLE,

@@ -63,7 +63,7 @@ def board() -> Board:
                     ),
                 ),
             ),
-            Section("Versions", (Line(9, ((16, versions_over_time()), (8, versions()))),)),
+            Section("Versions", (Line(9, ((14, versions_over_time()), (10, versions()))),)),
             Section("Where it fails", (Line(9, ((12, failures_over_time()), (12, troubles_over_time()))),)),
             Section("By port, last day", (Line(7, ((24, by_port()),)),)),
         ),
@@ -89,7 +89,7 @@ def established() -> Panel:
 
 def failed() -> Panel:
     return figure(
-        "Handshakes failed or abandoned",
+        "Failed or abandoned",
         "Of the sessions in which STARTTLS was answered 220, those in which encryption was never "
         "established. Orange from 5 %, red from 20 %: then it is our certificate, our versions, or "
         "somebody on the way.",
@@ -134,7 +134,7 @@ def obsolete() -> Panel:
         "Not by direction.",
         Query(ratio(handshakes, total(increase(of(TLS_HANDSHAKES), _DAY))), "obsolete"),
         unit=SHARE,
-        decimals=1,
+        decimals=2,
         steps=((None, colours.GOOD), (0.01, colours.NOTICE), (0.1, colours.BAD)),
         no_value="no handshakes",
     )
