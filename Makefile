@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 INTERFACE ?=
 WORKERS ?= 2
 
-.PHONY: help setup run test lint format test-fast test-live endurance bench wheel clean
+.PHONY: help setup run test lint format test-fast test-live endurance boards bench wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ lint: setup ## ruff, formatter, mypy --strict, import-linter
 format: setup ## put every file in the formatter's shape
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+boards: setup ## write boards and rules into dashboards/generated
+	$(BIN)/python -m dashboards
 
 bench: setup lab ## measure, and print ratios against peers
 	$(BIN)/python -m tests.bench
