@@ -331,6 +331,8 @@ def _finished(
         )
         panel = panel.with_target(target.instant() if instant else target.range())
         own = [DynamicConfigValue("unit", query.unit)] if query.unit is not None else []
+        if query.unit == COUNT:
+            own.append(DynamicConfigValue("decimals", 0))  # `increase` extrapolates to 4,968.6 sessions
         if query.colour is not None:
             own.append(DynamicConfigValue("color", _fixed(query.colour)))
         if own:
