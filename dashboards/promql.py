@@ -6,12 +6,8 @@ Everything is text: these functions only save the typing, and check what can be 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from monitor.metrics.families import Family, Kind
-
-RUNTIME_LABELS: Final = frozenset({"instance", "job"})
-"""What Prometheus adds at the scrape."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,10 @@
     smtp/              clear-text SMTP, both directions -> events
     tls/               TLS, both directions -> version, cipher, SNI, ALPN, JA4, and how the handshake ended
     sessions/          the bounded table of open connections -> one frozen SessionRecord each
+    greylisters/       what each program that watches the stream could have done with a session
+    geoip              where addresses are, by the operator's databases
+    peers/             records -> who came back after being put off, and who needs TLS
+    simulation/        records -> what a greylister would have decided here
     metrics/           records -> plain integers -> Prometheus
     records            records -> JSON lines
     report             integers -> the table that `read` prints

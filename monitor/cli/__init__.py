@@ -2,6 +2,7 @@
 
     main         the group, exit statuses, and how an error becomes one line
     parameters   what an option's text means: ports, networks, HOST:PORT
+    observers    the site, and all that counts finished sessions
     settings     the TOML file of `watch`
     read         capture files -> table, JSON lines or metrics
     progress     the bar that long files get

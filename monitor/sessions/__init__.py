@@ -5,6 +5,8 @@ session.py       one connection: packets in, one `SessionRecord` out
 verdicts.py      what its record says of encryption
 conversation.py  which protocol its bytes belong to: PROXY header, SMTP, TLS, and SMTP again
 transactions.py  answered commands -> mail transactions
+reach.py         how a model of a greylister reads along
+site.py          what is known of the place beside the packets
 direction.py     inbound, outbound, internal: by the addresses that are ours
 community_id.py  the flow hash by which other logs join
 record.py        the record itself
