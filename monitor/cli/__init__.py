@@ -7,7 +7,7 @@
     read         capture files -> table, JSON lines or metrics
     progress     the bar that long files get
     watch        the options of `watch`
-    live         which probe watches
+    probes       which probe reads files, and which watches
     watching     the probe's loop, threads and signals behind it
     doctor       what this machine can do
 
