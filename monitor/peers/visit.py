@@ -1,7 +1,6 @@
 """What one record says of its peer."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from monitor.anomalies import Anomaly
@@ -12,10 +11,9 @@ from monitor.sessions.record import (
     SessionRecord,
     StarttlsOutcome,
     Transaction,
+    epoch_us,
 )
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 _HIDDEN: Final = frozenset({Envelope.HIDDEN, Envelope.PARTIAL})
 
 
@@ -48,9 +46,9 @@ def visit_of(record: SessionRecord) -> Visit:
     envelope = record.envelope
     mail_in_clear = bool(record.transactions) or envelope in (Envelope.VISIBLE, Envelope.PARTIAL)
     return Visit(
-        ip=(record.proxied_client or record.client).ip,
-        began_ns=_nanoseconds(record.start),
-        ended_ns=_nanoseconds(record.end),
+        ip=record.real_client.ip,
+        began_ns=epoch_us(record.start) * 1_000,
+        ended_ns=epoch_us(record.end) * 1_000,
         starttls=record.starttls.outcome,
         mail_in_clear=mail_in_clear,
         is_dark=envelope in _HIDDEN,
@@ -93,7 +91,3 @@ def _has_gaps_in_its_recipients(record: SessionRecord) -> bool:
         or not record.capture.complete
         or Anomaly.LIST_OVERFLOW in record.anomalies
     )
-
-
-def _nanoseconds(rfc3339: str) -> int:
-    return (datetime.fromisoformat(rfc3339) - _EPOCH) // _MICROSECOND * 1_000

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.greylisters import MODELS
+from monitor.greylisters.greylite import Greylite
 from monitor.metrics.tally import Counts
 from monitor.peers import After, GivenUp, Peers, Return
 from monitor.report.findings import Advice
@@ -79,7 +80,7 @@ def what_they_could_do(counts: Counts) -> Iterable[RenderableType]:
     yield indented(table)
     causes: Counter[str] = Counter()
     for (name, reach, by), sessions in counts.greylister_sessions.items():
-        if name == "greylite" and reach in (Reach.BYPASSED, Reach.BLIND):
+        if name == Greylite.name and reach in (Reach.BYPASSED, Reach.BLIND):
             causes[by] += sessions
     if causes:
         yield indented(breakdown("greylite lost its sight", causes, _CAUSES))

@@ -5,12 +5,16 @@ plain values only, in the order in which they stand in the JSON.
 """
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from monitor.anomalies import Anomaly
 
 SCHEMA_VERSION: Final = 1
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Direction(StrEnum):
@@ -272,3 +276,13 @@ class SessionRecord:
     """By the program's name; empty for an outbound session, which passes no greylister of ours."""
     client_location: Location | None
     """Of the proxied client where there is one; None where no database knows the address."""
+
+    @property
+    def real_client(self) -> Endpoint:
+        """Who the mail server takes for the client."""
+        return self.proxied_client or self.client
+
+
+def epoch_us(moment: str) -> int:
+    """A record's `start` or `end`, as microseconds since the epoch."""
+    return (datetime.fromisoformat(moment) - _EPOCH) // _MICROSECOND

@@ -1,17 +1,14 @@
 """Session record -> what a greylister is asked, and what the real server made of it."""
 
 import re
-from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from monitor.sessions.record import Endpoint, Recipient, SessionRecord, Transaction, TransactionOutcome
+from monitor.sessions.record import Recipient, Transaction, TransactionOutcome
 from monitor.simulation.tallies import Decision
 
 SECOND_US: Final = 1_000_000
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 # How a record shows a byte that is not UTF-8.
 _ESCAPED_BYTE: Final = re.compile(rb"\\x([89a-f][0-9a-f])")
 
@@ -45,17 +42,6 @@ class Question(NamedTuple):
     sender: bytes = b""
     recipient: bytes = b""
     outcome: AttemptOutcome = AttemptOutcome.UNKNOWN
-
-
-def started_us(record: SessionRecord) -> int:
-    """The session's first packet, microseconds since the epoch. A record knows no more, and SQLite has room
-    for any year that a record can name."""
-    return (datetime.fromisoformat(record.start) - _EPOCH) // _MICROSECOND
-
-
-def client_of(record: SessionRecord) -> Endpoint:
-    """Who the mail server takes for the client."""
-    return record.proxied_client or record.client
 
 
 def on_the_wire(text: str) -> bytes:

@@ -14,7 +14,6 @@ from monitor.sessions.record import By, GreylisterReach, Reach, Recipient, Sessi
 from monitor.simulation.attempts import (
     SECOND_US,
     Question,
-    client_of,
     on_the_wire,
     outcome_of,
     seconds_between,
@@ -94,7 +93,7 @@ class Greylite(Rules):
 
 
 def _question(record: SessionRecord, found: GreylisterReach, connected_us: int) -> Question:
-    client = client_of(record).ip
+    client = record.real_client.ip
     if found.reach is Reach.NO_ENVELOPE:
         return Question(connected_us, client, is_empty=True)
     if found.reach is not Reach.DECIDED:

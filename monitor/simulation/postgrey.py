@@ -16,7 +16,6 @@ from monitor.simulation.attempts import (
     SECOND_US,
     AttemptOutcome,
     Question,
-    client_of,
     on_the_wire,
     outcome_of,
     seconds_between,
@@ -56,7 +55,7 @@ class Postgrey(Rules):
     def questions(self, record: SessionRecord, connected_us: int) -> Iterable[Question]:
         if not record.greylisters or any(auth.code == _AUTHENTICATED for auth in record.auth):
             return
-        client = client_of(record).ip
+        client = record.real_client.ip
         is_any = False
         for transaction in record.transactions:
             for recipient in transaction.recipients:

@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
-from monitor.sessions.record import Direction, SessionRecord
-from monitor.simulation.attempts import SECOND_US, Question, started_us
+from monitor.sessions.record import Direction, SessionRecord, epoch_us
+from monitor.simulation.attempts import SECOND_US, Question
 from monitor.simulation.greylite import Greylite
 from monitor.simulation.postgrey import DELAY_SECONDS, Postgrey
 from monitor.simulation.rules import Rules
@@ -90,7 +90,7 @@ class Simulation:
         """Takes a finished session."""
         if record.direction is Direction.OUTBOUND or not record.greylisters:
             return
-        connected_us = started_us(record)
+        connected_us = epoch_us(record.start)
         for rules in self._rules:
             for question in rules.questions(record, connected_us):
                 decision = self._decide(rules, question)
