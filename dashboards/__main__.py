@@ -1,6 +1,6 @@
 """Writes dashboards/generated, or compares it with its source.
 
-python -m dashboards            writes, and removes what nothing makes any more
+python -m dashboards            writes; deletes nothing
 python -m dashboards --check    one line for each file that differs, is missing or left over; exit status 1
 """
 

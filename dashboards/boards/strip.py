@@ -31,8 +31,8 @@ def capture() -> Panel:
 def packets_lost() -> Panel:
     return figure(
         "Packets lost",
-        "Packets lost in the chosen time before they could be read. Red from the first one on: every "
-        "session that it belonged to may be wrong, and is counted as unknown where that matters.",
+        "Packets lost in the chosen time before they could be read. Orange from the first one on: the "
+        "session that it belonged to is counted as unknown where that matters.",
         Query(total(increase(variables.of(PACKETS_DROPPED), _RANGE)), "lost"),
         unit=COUNT,
         decimals=0,
@@ -45,9 +45,8 @@ def share_lost() -> Panel:
     read = total(increase(variables.of(PACKETS), _RANGE))
     return figure(
         "Share of packets lost",
-        "Of all packets that should have been read in the chosen time. Orange from 1 in 10,000: a session "
-        "has some tens of packets, so that about one session in 300 has a gap. Red from 1 %: about every "
-        "third has.",
+        "Of all packets that should have been read in the chosen time. Orange from 1 in 10,000: at "
+        "20 packets a session, one session in 500 has a gap. Red from 1 %: about every fifth has.",
         Query(ratio(lost, f"{lost} + {read}"), "lost"),
         unit=SHARE,
         decimals=3,
