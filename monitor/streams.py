@@ -177,7 +177,7 @@ class Streams:
         if self._gathered is not None:
             self._gather(self._gathered, side, segment)
             return
-        _, _, _, _, _, flags, sequence, acknowledgement, length, payload = segment
+        _, _, flags, sequence, acknowledgement, length, payload = segment
         own = self._directions[side]
         other = self._directions[1 - side]
         heard = 0

@@ -19,7 +19,7 @@ from typing import Final
 
 from probes.fragments import MAX_DATAGRAM_BYTES, Datagram, DatagramKey, Fragment, Reassembler
 from probes.probe import PacketCounts, Verdict
-from probes.segment import Segment
+from probes.segment import Segment, flow_of
 
 # Link types: https://www.tcpdump.org/linktypes.html. Where two numbers stand for one thing, the first is
 # what capture files hold (LINKTYPE_), the others what libpcap calls it on some system (DLT_).
@@ -59,9 +59,9 @@ MAY_LEAD_TO_TCP: Final = OPTION_HEADERS | {PROTOCOL_TCP, PROTOCOL_AH}
 MAX_EXTENSION_HEADERS: Final = 8
 
 # Ethernet, IPv4 without options and TCP up to its flags, in one go: ethertype; version and header length;
-# total length; flags and fragment offset; protocol; addresses; ports, sequence and acknowledgement numbers,
-# data offset, flags.
-_PLAIN_FRAME: Final = Struct("!12xHBxH2xHxB2x4s4sHHIIBB")
+# total length; flags and fragment offset; protocol; addresses and ports; sequence and acknowledgement
+# numbers, data offset, flags.
+_PLAIN_FRAME: Final = Struct("!12xHBxH2xHxB2x12sIIBB")
 _IPV4: Final = Struct("!BxHHHxB2x4s4s")
 _IPV6: Final = Struct("!4xHBx16s16s")
 _TCP: Final = Struct("!HHIIBB")
@@ -111,10 +111,7 @@ class FrameDecoder:
                 total_length,
                 fragment,
                 protocol,
-                source,
-                destination,
-                source_port,
-                destination_port,
+                flow,
                 sequence,
                 acknowledgement,
                 data_offset,
@@ -127,7 +124,7 @@ class FrameDecoder:
                 and protocol == PROTOCOL_TCP
                 and not fragment & _IS_FRAGMENT
             ):
-                if source_port not in self._ports and destination_port not in self._ports:
+                if flow[8] << 8 | flow[9] not in self._ports and flow[10] << 8 | flow[11] not in self._ports:
                     self._seen[Verdict.OTHER_PORT] += 1
                     return None
                 payload_start = 34 + (data_offset >> 4) * 4
@@ -138,10 +135,7 @@ class FrameDecoder:
                         Segment,
                         (
                             at_ns,
-                            source,
-                            source_port,
-                            destination,
-                            destination_port,
+                            flow,
                             flags,
                             sequence,
                             acknowledgement,
@@ -362,10 +356,7 @@ class FrameDecoder:
         self._seen[Verdict.SEGMENT] += 1
         return Segment(
             at_ns,
-            ends[0],
-            source_port,
-            ends[1],
-            destination_port,
+            flow_of(ends[0], source_port, ends[1], destination_port),
             flags,
             sequence,
             acknowledgement,

@@ -18,12 +18,10 @@ class Segment(NamedTuple):
 
     at_ns: int
     """When it was captured: nanoseconds since the epoch, UTC."""
-    source: bytes
-    """Source address in network order: 4 bytes (IPv4) or 16 (IPv6)."""
-    source_port: int
-    destination: bytes
-    """Destination address in network order, as long as `source`."""
-    destination_port: int
+    flow: bytes
+    """From whom to whom, as it stands in the packet: source address, destination address, source port,
+    destination port. 12 bytes (IPv4) or 36 (IPv6). One value and not four: every packet is looked up by
+    it."""
     flags: int
     """FIN, SYN, RST, PSH, ACK; other bits may be set and are ignored."""
     sequence: int
@@ -34,3 +32,38 @@ class Segment(NamedTuple):
     """Payload bytes on the wire, by the IP header's length; up to 64 kB and more in a super-segment."""
     payload: bytes
     """The captured part of the payload: `length` bytes, or fewer where the capture cut the packet short."""
+
+    @property
+    def source(self) -> bytes:
+        """Address in network order: 4 bytes (IPv4) or 16 (IPv6)."""
+        return ends(self.flow)[0][0]
+
+    @property
+    def destination(self) -> bytes:
+        """As long as `source`."""
+        return ends(self.flow)[1][0]
+
+    @property
+    def source_port(self) -> int:
+        return ends(self.flow)[0][1]
+
+    @property
+    def destination_port(self) -> int:
+        return ends(self.flow)[1][1]
+
+
+def flow_of(source: bytes, source_port: int, destination: bytes, destination_port: int) -> bytes:
+    """The `flow` of a Segment; addresses in network order."""
+    return source + destination + (source_port << 16 | destination_port).to_bytes(4, "big")
+
+
+def ends(flow: bytes) -> tuple[tuple[bytes, int], tuple[bytes, int]]:
+    """Source and destination, each an address in network order and a port: the inverse of `flow_of`."""
+    middle = len(flow) // 2 - 2
+    return (flow[:middle], flow[-4] << 8 | flow[-3]), (flow[middle:-4], flow[-2] << 8 | flow[-1])
+
+
+def reverse(flow: bytes) -> bytes:
+    """The same connection's flow the other way."""
+    middle = len(flow) // 2 - 2
+    return flow[middle:-4] + flow[:middle] + flow[-2:] + flow[-4:-2]

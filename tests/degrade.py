@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from probes.segment import FIN, SYN, Segment
+from probes.segment import FIN, SYN, Segment, reverse
 
 Degrade = Callable[[list[Segment], random.Random], list[Segment]]
 
@@ -86,19 +86,19 @@ def resegment(sizes: Callable[[random.Random], int]) -> Degrade:
 
 def wrap_sequence(segments: Iterable[Segment]) -> list[Segment]:
     """Every connection's sequence numbers run over 2**32 after its first few bytes."""
-    shifts: dict[tuple[bytes, int, bytes, int], int] = {}
+    shifts: dict[bytes, int] = {}
     wrapped = []
     for segment in segments:
-        flow = segment[1:5]
+        flow = segment.flow
         if segment.flags & SYN or flow not in shifts:
             shifts[flow] = (1 << 32) - 20 - segment.sequence
-        reverse = flow[2:] + flow[:2]
-        if reverse not in shifts and segment.acknowledgement:
-            shifts[reverse] = (1 << 32) - 20 - segment.acknowledgement
+        other = reverse(flow)
+        if other not in shifts and segment.acknowledgement:
+            shifts[other] = (1 << 32) - 20 - segment.acknowledgement
         wrapped.append(
             segment._replace(
                 sequence=(segment.sequence + shifts[flow]) % (1 << 32),
-                acknowledgement=(segment.acknowledgement + shifts.get(reverse, 0)) % (1 << 32)
+                acknowledgement=(segment.acknowledgement + shifts.get(other, 0)) % (1 << 32)
                 if segment.acknowledgement
                 else 0,
             )

@@ -34,7 +34,7 @@ from monitor.smtp.events import AnomalySeen, BannerReceived, CommandAnswered, Co
 from monitor.smtp.grammar import AUTHENTICATORS, END_OF_DATA, GREETINGS, TLS_STARTERS, Command
 from monitor.smtp.replies import Reply
 from monitor.streams import Streams
-from probes.segment import Segment
+from probes.segment import Segment, ends
 
 LISTED_ITEMS_LIMIT: Final = 4_096
 """Transactions, recipients, AUTHs and HELOs that one record lists, all together. Chosen as four times the
@@ -94,18 +94,17 @@ class Session:
 
     def __init__(
         self,
-        client: tuple[bytes, int],
-        server: tuple[bytes, int],
+        flow: bytes,
         at_ns: int,
         reaches: Reaches,
         *,
         midstream: bool,
     ) -> None:
-        """`client`, `server`: address in network order and port. `reaches`: of this session alone."""
-        self._client, self._server = client, server
+        """`flow`: from the client, see Segment. `reaches`: of this session alone."""
+        self._client, self._server = ends(flow)
         self._midstream = midstream
         self._first_at_ns = self.last_at_ns = at_ns
-        self._conversation = Conversation(self, port=server[1], from_the_start=not midstream)
+        self._conversation = Conversation(self, port=self._server[1], from_the_start=not midstream)
         self.streams = Streams(self._conversation)
         self.touched_ns = at_ns
         """The table's note of when it last saw this session active."""

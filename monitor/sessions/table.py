@@ -26,7 +26,7 @@ from monitor.sessions.record import Ended, SessionRecord
 from monitor.sessions.session import Session
 from monitor.sessions.site import Site
 from monitor.side import Side
-from probes.segment import ACK, FIN, RST, SYN, Segment
+from probes.segment import ACK, FIN, RST, SYN, Segment, reverse
 
 _SECOND_NS: Final = 1_000_000_000
 _SEQUENCE_MODULUS: Final = 1 << 32
@@ -47,9 +47,6 @@ _SYN_DATA_BYTES: Final = 2_048
 a flood: a SYN carries at most what one packet holds."""
 
 _SIZE_CLASSES: Final = 48  # bits of the largest number of bytes that a session could ever keep, and more
-
-Flow = tuple[bytes, int, bytes, int]
-"""Source and destination, each an address in network order and a port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +105,14 @@ class SessionTable:
         self._idle_ns = int(self._limits.idle_seconds * _SECOND_NS)
         self._half_open_ns = int(self._limits.half_open_seconds * _SECOND_NS)
         self._linger_ns = int(self._limits.linger_seconds * _SECOND_NS)
-        self._flows: dict[Flow, tuple[Session, Side]] = {}
+        self._flows: dict[bytes, tuple[Session, Side]] = {}
         """Both directions of each connection."""
-        self._sessions: OrderedDict[Session, Flow] = OrderedDict()
+        self._sessions: OrderedDict[Session, bytes] = OrderedDict()
         """Open ones, by last activity (to a second), each with the flow from its client."""
-        self._closed: OrderedDict[Session, tuple[Flow, int]] = OrderedDict()
+        self._closed: OrderedDict[Session, tuple[bytes, int]] = OrderedDict()
         """Closed ones that linger, with the time when that began."""
-        self._half_open: OrderedDict[Flow, _HalfOpen] = OrderedDict()
-        self._syn_data: OrderedDict[Flow, Segment] = OrderedDict()
+        self._half_open: OrderedDict[bytes, _HalfOpen] = OrderedDict()
+        self._syn_data: OrderedDict[bytes, Segment] = OrderedDict()
         """SYNs with data whose handshake is under way, or was given up."""
         self._keepers: tuple[dict[Session, None], ...] = tuple({} for _ in range(_SIZE_CLASSES))
         """Sessions that keep more than they need, by the number of bits in the number of bytes."""
@@ -147,7 +144,7 @@ class SessionTable:
                 self._sweep()
         elif at_ns < self._now_ns - _CLOCK_STEP_NS:
             self._behind_ns += self._now_ns - at_ns
-        flow = segment[1:5]
+        flow = segment.flow
         found = self._flows.get(flow)
         if found is None or segment.flags & SYN:
             self._handshake(flow, segment, found)
@@ -173,21 +170,21 @@ class SessionTable:
 
     # ------------------------------------------------------------------ handshakes
 
-    def _handshake(self, flow: Flow, segment: Segment, found: tuple[Session, Side] | None) -> None:
+    def _handshake(self, flow: bytes, segment: Segment, found: tuple[Session, Side] | None) -> None:
         """A segment of a connection that is not open yet, or one with a SYN."""
         flags = segment.flags
-        reverse = flow[2:] + flow[:2]
+        back = reverse(flow)
         if flags & SYN:
             if flags & RST:
                 self.strays += 1
             elif flags & ACK:
-                self._syn_ack(reverse, segment, found)
+                self._syn_ack(back, segment, found)
             elif segment.destination_port in self._ports:
                 self._syn(flow, segment, found)
             return
         from_client = flow in self._half_open
-        if from_client or reverse in self._half_open:
-            client_flow = flow if from_client else reverse
+        if from_client or back in self._half_open:
+            client_flow = flow if from_client else back
             if flags & RST:
                 del self._half_open[client_flow]
                 self.handshakes_incomplete += 1
@@ -199,13 +196,13 @@ class SessionTable:
             self.strays += 1
             return
         to_server = segment.destination_port in self._ports
-        self._open(flow if to_server else reverse, self._new(segment, None, None))
+        self._open(flow if to_server else back, self._new(segment, None, None))
         self.segment(segment)
 
     def _new(self, segment: Segment, client_first: int | None, server_first: int | None) -> _HalfOpen:
         return _HalfOpen(segment.at_ns, self._now_ns, client_first, server_first)
 
-    def _syn(self, flow: Flow, segment: Segment, found: tuple[Session, Side] | None) -> None:
+    def _syn(self, flow: bytes, segment: Segment, found: tuple[Session, Side] | None) -> None:
         first = (segment.sequence + 1) % _SEQUENCE_MODULUS
         overtaken: list[Segment] | None = None
         if found is not None:
@@ -230,7 +227,7 @@ class SessionTable:
         for late in overtaken or ():
             self.segment(late)
 
-    def _syn_ack(self, flow: Flow, segment: Segment, found: tuple[Session, Side] | None) -> None:
+    def _syn_ack(self, flow: bytes, segment: Segment, found: tuple[Session, Side] | None) -> None:
         """The server's answer. `flow`: from the client."""
         if segment.source_port not in self._ports:
             return
@@ -287,7 +284,7 @@ class SessionTable:
         # it.
         return segment.sequence == known.client_first and bool(segment.length or segment.flags & FIN)
 
-    def _open(self, flow: Flow, known: _HalfOpen) -> None:
+    def _open(self, flow: bytes, known: _HalfOpen) -> None:
         """`flow`: from the client."""
         while len(self._sessions) + len(self._closed) >= self._limits.sessions:
             if self._closed:
@@ -295,15 +292,13 @@ class SessionTable:
             else:
                 self._evict(next(iter(self._sessions)))
         midstream = known.client_first is None
-        session = Session(
-            flow[:2], flow[2:], known.at_ns, Reaches(self._site.greylisters), midstream=midstream
-        )
+        session = Session(flow, known.at_ns, Reaches(self._site.greylisters), midstream=midstream)
         if known.client_first is not None:
             session.streams.start(Side.CLIENT, known.client_first)
         if known.server_first is not None:
             session.streams.start(Side.SERVER, known.server_first)
         self._flows[flow] = (session, Side.CLIENT)
-        self._flows[flow[2:] + flow[:2]] = (session, Side.SERVER)
+        self._flows[reverse(flow)] = (session, Side.SERVER)
         self._sessions[session] = flow
         session.touched_ns = self._now_ns
         syn = self._syn_data.pop(flow, None)
@@ -355,7 +350,7 @@ class SessionTable:
         closed = self._closed.pop(session, None)
         flow = closed[0] if closed is not None else self._sessions.pop(session)
         del self._flows[flow]
-        del self._flows[flow[2:] + flow[:2]]
+        del self._flows[reverse(flow)]
         self._buffered_bytes -= session.accounted_bytes
         self._keepers[session.accounted_bytes.bit_length()].pop(session, None)
 

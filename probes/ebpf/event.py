@@ -8,11 +8,11 @@ from probes.ebpf.clock import BootClock
 from probes.frames import FrameDecoder
 from probes.segment import Segment
 
-# at_boot_ns, length, captured, sequence, acknowledgement, ports, kind, flags, addresses.
-_IPV4_EVENT: Final = Struct("=QIIIIHHBBxx4s12x4s12x")
-_IPV6_EVENT: Final = Struct("=QIIIIHHBBxx16s16s")
+# at_boot_ns, length, captured, sequence, acknowledgement, kind, flags, flow.
+_IPV4_EVENT: Final = Struct("=QIIIIBB12s26x")
+_IPV6_EVENT: Final = Struct("=QIIIIBB36sxx")
 _EVENT_BYTES: Final = _IPV6_EVENT.size
-_KIND_AT: Final = 28
+_KIND_AT: Final = 24
 
 # `enum kind` of filter.c.
 _FRAGMENT: Final = 0
@@ -46,12 +46,9 @@ class EventReader:
             captured,
             sequence,
             acknowledgement,
-            source_port,
-            destination_port,
             kind,
             flags,
-            source,
-            destination,
+            flow,
         ) = layout.unpack(head)
         payload = string_at(address + _EVENT_BYTES, captured) if captured else b""
         at_ns = at_boot_ns + self._clock.utc_minus_boot_ns
@@ -63,10 +60,7 @@ class EventReader:
                     Segment,
                     (
                         at_ns,
-                        source,
-                        source_port,
-                        destination,
-                        destination_port,
+                        flow,
                         flags,
                         sequence,
                         acknowledgement,

@@ -50,10 +50,9 @@ struct event {
     u32 length;   /* payload by the IP header; of a fragment, the whole packet */
     u32 captured; /* payload bytes that follow */
     u32 sequence, acknowledgement;
-    u16 source_port, destination_port;
     u8 kind, flags;
+    u8 flow[36]; /* addresses and ports as in the packet; IPv4: the first 12 bytes */
     u16 unused;
-    u8 source[16], destination[16]; /* IPv4: the first four bytes */
 };
 
 /* Where in the packet, from the start that the kernel shows. */
@@ -67,14 +66,14 @@ struct ipv4_header {
     u16 total_length, identification, fragment;
     u8 time_to_live, protocol;
     u16 checksum;
-    u8 source[4], destination[4];
+    u8 addresses[8];
 };
 
 struct ipv6_header {
     u8 version_and_class, flow[3];
     u16 payload_length;
     u8 next_header, hop_limit;
-    u8 source[16], destination[16];
+    u8 addresses[32];
 };
 
 struct tcp_header { /* as far as it is needed */
@@ -149,8 +148,7 @@ static inline enum verdict read_ipv4(struct __sk_buff *skb, struct place *at, st
     if (ip.fragment & bpf_htons(IPV4_MORE_FRAGMENTS_OR_OFFSET))
         return HAND_UP;
     event->kind = IPV4_SEGMENT;
-    __builtin_memcpy(event->source, ip.source, sizeof(ip.source));
-    __builtin_memcpy(event->destination, ip.destination, sizeof(ip.destination));
+    __builtin_memcpy(event->flow, ip.addresses, sizeof(ip.addresses));
     at->offset += header_bytes;
     return HAND_UP;
 }
@@ -183,8 +181,7 @@ static inline enum verdict read_ipv6(struct __sk_buff *skb, struct place *at, st
     if (next != TCP)
         return MALFORMED;
     event->kind = IPV6_SEGMENT;
-    __builtin_memcpy(event->source, ip.source, sizeof(ip.source));
-    __builtin_memcpy(event->destination, ip.destination, sizeof(ip.destination));
+    __builtin_memcpy(event->flow, ip.addresses, sizeof(ip.addresses));
     at->offset = offset;
     return HAND_UP;
 }
@@ -194,10 +191,12 @@ static inline enum verdict read_tcp(struct __sk_buff *skb, struct place *at, str
     struct tcp_header tcp;
     if (bpf_skb_load_bytes(skb, at->offset, &tcp, sizeof(tcp)))
         return MALFORMED;
-    event->source_port = bpf_ntohs(tcp.source_port);
-    event->destination_port = bpf_ntohs(tcp.destination_port);
-    if (!is_watched(event->destination_port) && !is_watched(event->source_port))
+    if (!is_watched(bpf_ntohs(tcp.destination_port)) && !is_watched(bpf_ntohs(tcp.source_port)))
         return OTHER_PORT;
+    if (event->kind == IPV4_SEGMENT)
+        __builtin_memcpy(event->flow + 8, &tcp, 4);
+    else
+        __builtin_memcpy(event->flow + 32, &tcp, 4);
     u32 header_bytes = (tcp.words >> 4) * 4;
     if (header_bytes < 20 || at->offset + header_bytes > at->end)
         return MALFORMED;

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from probes.pcap.opening import LATEST_SECONDS
 from probes.probe import PacketCounts, Verdict
-from probes.segment import Segment
+from probes.segment import Segment, flow_of
 from probes.tshark.fragments import DatagramKey, FragmentWatch
 
 FIELDS: Final = (
@@ -184,10 +184,9 @@ class RowReader:
         self._seen[Verdict.SEGMENT] += 1
         return Segment(
             at_ns,
-            socket.inet_pton(family, source),
-            ports[0],
-            socket.inet_pton(family, destination),
-            ports[1],
+            flow_of(
+                socket.inet_pton(family, source), ports[0], socket.inet_pton(family, destination), ports[1]
+            ),
             int(row.flags, 16) & _FLAGS,
             int(row.sequence),
             int(row.acknowledgement or 0),

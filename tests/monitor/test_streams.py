@@ -16,7 +16,7 @@ from monitor.streams import (
     WINDOW_LIMIT_BYTES,
     Streams,
 )
-from probes.segment import ACK, FIN, RST, SYN, Segment
+from probes.segment import ACK, FIN, RST, SYN, Segment, flow_of
 
 C, S = Side.CLIENT, Side.SERVER
 ENDS = ((b"\xc0\x00\x02\x01", 40_000), (b"\xc0\x00\x02\x02", 25))
@@ -82,8 +82,7 @@ class Connection:
         acknowledgement = 0 if heard is None else (self.begins[1 - side] + heard) % MODULUS
         return Segment(
             0,
-            *ENDS[side],
-            *ENDS[1 - side],
+            flow_of(*ENDS[side], *ENDS[1 - side]),
             flags | (0 if heard is None else ACK),
             (self.begins[side] + at) % MODULUS,
             acknowledgement,
@@ -520,8 +519,7 @@ def test_garbage_never_raises_and_lengths_always_add_up(
             side,
             Segment(
                 0,
-                *ENDS[side],
-                *ENDS[1 - side],
+                flow_of(*ENDS[side], *ENDS[1 - side]),
                 flags,
                 sequence,
                 acknowledgement,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pcapy
 import pytest
 
-from probes.segment import Segment
+from probes.segment import Segment, flow_of
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 PORTS = frozenset((25, 465, 587))
@@ -97,10 +97,12 @@ def _tshark_segments(path: Path) -> list[Segment]:
         segments.append(
             Segment(
                 int(seconds) * 10**9 + int(fraction[:6]) * 1000,
-                ip_address(ip4_from or ip6_from).packed,
-                int(port_from),
-                ip_address(ip4_to or ip6_to).packed,
-                int(port_to),
+                flow_of(
+                    ip_address(ip4_from or ip6_from).packed,
+                    int(port_from),
+                    ip_address(ip4_to or ip6_to).packed,
+                    int(port_to),
+                ),
                 int(flags, 16) & 0xFF,
                 int(sequence),
                 int(ack),

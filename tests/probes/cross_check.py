@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from probes.probe import Probe
-from probes.segment import Segment
+from probes.segment import Segment, flow_of
 from tests.lab.network import Namespace
 
 PORT: Final = 2525
@@ -148,10 +148,12 @@ def _segment(
     seconds, _, fraction = at.partition(".")
     return Segment(
         at_ns=int(seconds) * 1_000_000_000 + int(fraction),
-        source=ip_address(source_v4 or source_v6).packed,
-        source_port=int(source_port),
-        destination=ip_address(destination_v4 or destination_v6).packed,
-        destination_port=int(destination_port),
+        flow=flow_of(
+            ip_address(source_v4 or source_v6).packed,
+            int(source_port),
+            ip_address(destination_v4 or destination_v6).packed,
+            int(destination_port),
+        ),
         flags=int(flags, 16) & 0xFF,
         sequence=int(sequence),
         acknowledgement=int(acknowledgement),

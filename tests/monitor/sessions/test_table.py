@@ -7,7 +7,7 @@ import pytest
 from monitor.sessions.record import SessionRecord
 from monitor.sessions.table import Limits, SessionTable
 from monitor.side import Side
-from probes.segment import ACK, FIN, PSH, RST, SYN, Segment
+from probes.segment import ACK, FIN, PSH, RST, SYN, Segment, flow_of
 from tests.monitor.sessions.wire import SECOND_NS, START_NS, Wire
 from tests.segments import PORTS, SITE
 
@@ -371,7 +371,13 @@ def packet(
 ) -> Segment:
     ends = ((b"\xc0\x00\x02" + bytes((port >> 16,)), port & 0xFFFF), (b"\xc0\x00\x02\x02", 25))
     return Segment(
-        START_NS, *ends[side], *ends[1 - side], flags, sequence, acknowledgement, len(payload), payload
+        START_NS,
+        flow_of(*ends[side], *ends[1 - side]),
+        flags,
+        sequence,
+        acknowledgement,
+        len(payload),
+        payload,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any, Self
 
 from monitor.side import Side
-from probes.segment import ACK, FIN, RST, SYN, Segment
+from probes.segment import ACK, FIN, RST, SYN, Segment, flow_of
 from tests.segments import records_of
 
 SECOND_NS = 1_000_000_000
@@ -32,8 +32,7 @@ class Wire:
         heard = self._heard[side]
         segment = Segment(
             self.at_ns,
-            *self.ends[side],
-            *self.ends[1 - side],
+            flow_of(*self.ends[side], *self.ends[1 - side]),
             flags | (0 if heard is None else ACK),
             self._numbers[side] % MODULUS,
             (heard or 0) % MODULUS,
