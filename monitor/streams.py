@@ -22,7 +22,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple, Protocol
 
 from monitor.side import Side
-from probes.segment import ACK, FIN, RST, SYN, Segment
+from probes.segment import ACK, FIN, LEFT_OUT, RST, SYN, Segment
 
 REORDERING_LIMIT_SEGMENTS: Final = 32
 """How many segments of the connection may overtake another one between the wire and us. Chosen from what
@@ -44,7 +44,7 @@ RESET_WINDOW_BYTES: Final = HELD_LIMIT_BYTES
 """How far from the expected number a reset is believed. Its real receiver is stricter (RFC 5961 section 3);
 we may have missed as much as we hold."""
 
-_UNUSUAL: Final = SYN | FIN | RST
+_UNUSUAL: Final = SYN | FIN | RST | LEFT_OUT
 _HALF: Final = 1 << 31
 _MODULUS: Final = 1 << 32
 _BY_PLACE: Final = attrgetter("at")
@@ -53,9 +53,24 @@ _BY_PLACE: Final = attrgetter("at")
 class StreamReader(Protocol):
     """Takes what a connection's two streams deliver."""
 
-    def data(self, side: Side, data: bytes, at: int, heard: int) -> None:
+    def data(self, side: Side, data: bytes, at: int, heard: int) -> int:
         """The next bytes of one side, the first of them byte `at` of its stream, sent when their sender had
-        acknowledged `heard` bytes of the other side's stream."""
+        acknowledged `heard` bytes of the other side's stream.
+
+        Returns:
+            How many of that side's next bytes the reader need not see.
+        """
+
+    def passed(self, side: Side, length: int) -> None:
+        """The next `length` bytes of one side came, of those that need not be seen."""
+
+    def left_out(self, side: Side, length: int, edge: bytes, left: int) -> bool:
+        """The next `length` bytes of one side came, and the probe left them out; see
+        `probes.segment.Segment.left`.
+
+        Returns:
+            False where the reader needs them after all: then they are lost.
+        """
 
     def lost(self, side: Side, length: int) -> None:
         """The next `length` bytes of one side were not captured."""
@@ -68,10 +83,22 @@ class _Held(NamedTuple):
     payload: bytes
     heard: int
     fin: bool
+    left: int | None
+    """None of a segment; else it is a stretch that was left out, see `Segment.left`."""
 
 
 class _Direction:
-    __slots__ = ("acknowledged", "expected", "fin_at", "first", "next", "open", "overtaken")
+    __slots__ = (
+        "acknowledged",
+        "expected",
+        "fin_at",
+        "first",
+        "next",
+        "open",
+        "overtaken",
+        "passed",
+        "unneeded",
+    )
 
     def __init__(self) -> None:
         self.first: int | None = None
@@ -87,6 +114,10 @@ class _Direction:
         went on."""
         self.fin_at: int | None = None
         self.open = True
+        self.unneeded = 0
+        """How many of the next bytes the reader need not see."""
+        self.passed = 0
+        """How many of those have come, of which it does not know yet."""
 
     def begin(self, sequence: int) -> None:
         self.first = self.expected = sequence % _MODULUS
@@ -146,6 +177,11 @@ class Streams:
         """Every byte from the first on was captured."""
         return not (self.gap_bytes or self.truncated or self.start_unseen)
 
+    def unneeded(self, side: Side) -> tuple[int, int]:
+        """Which bytes of a side the reader need not see: the sequence number of the first, and how many."""
+        direction = self._directions[side]
+        return direction.expected, direction.unneeded
+
     def length(self, side: Side) -> int:
         """Bytes of one side's stream so far, missing ones included."""
         return self._directions[side].next
@@ -177,7 +213,7 @@ class Streams:
         if self._gathered is not None:
             self._gather(self._gathered, side, segment)
             return
-        _, _, flags, sequence, acknowledgement, length, payload = segment
+        _, _, flags, sequence, acknowledgement, length, payload, left = segment
         own = self._directions[side]
         other = self._directions[1 - side]
         heard = 0
@@ -191,7 +227,7 @@ class Streams:
                     heard = other.next
             if heard > other.acknowledged:
                 other.acknowledged = heard
-        elif not flags & (SYN | RST):
+        elif not flags & (SYN | RST | LEFT_OUT):
             return  # no receiver takes it: RFC 9293 section 3.10.7.4
         if flags & _UNUSUAL or own.first is None:
             if not self._take_unusual(side, segment):
@@ -205,13 +241,20 @@ class Streams:
             # All but a few segments come here: the next bytes, sent when all that they acknowledge had come.
             at = own.next
             own.advance(length)
-            if payload:
-                self._reader.data(side, payload, at, heard)
-            if len(payload) < length:
+            if length > len(payload):
+                self._read(side, payload, at, heard)
                 self._truncate(side, length - len(payload))
+            elif length <= own.unneeded:
+                own.unneeded -= length
+                own.passed += length
+            else:
+                self._read(side, payload, at, heard)
             return
         at = own.next + (sequence - own.expected + _HALF) % _MODULUS - _HALF
-        self._take_out_of_order(_Held(side, at, length, payload, heard, bool(flags & FIN)))
+        is_left_out = bool(flags & LEFT_OUT)
+        self._take_out_of_order(
+            _Held(side, at, length, payload, heard, bool(flags & FIN), left if is_left_out else None)
+        )
 
     def flush(self) -> None:
         """Nothing more will come: what is held is delivered, and every hole becomes a gap, those at the ends
@@ -223,6 +266,8 @@ class Streams:
             self._give_up_hole(self._most_held())
         for side in Side:
             direction = self._directions[side]
+            if direction.passed:
+                self._tell_passed(side)
             # One number more than was seen is the FIN's, which takes one too; more than that was data.
             if direction.open and direction.acknowledged > direction.next + 1:
                 self._lose(side, direction.acknowledged)
@@ -292,18 +337,20 @@ class Streams:
             self._overtake()
 
     def _deliver(self, piece: _Held) -> None:
-        side, at, length, payload, heard, fin = piece
+        side, at, length, payload, heard, fin, left = piece
         direction = self._directions[side]
         new = at + length - direction.next
         if new > 0 and direction.open:
             begin = direction.next
             direction.overtaken = 0
-            payload = payload[length - new :]
             direction.advance(new)
-            if payload:
-                self._reader.data(side, payload, begin, heard)
-            if len(payload) < new:
-                self._truncate(side, new - len(payload))
+            if left is not None:
+                self._leave_out(side, new, payload, left)
+            else:
+                payload = payload[length - new :]
+                self._read(side, payload, begin, heard)
+                if len(payload) < new:
+                    self._truncate(side, new - len(payload))
         # Its FIN stands right behind the last byte; or on it, where that byte was only an acknowledgement's
         # word, which counts the FIN, too. An older one is nobody's.
         if fin and direction.open and 0 <= direction.next - (at + length) <= 1:
@@ -314,9 +361,33 @@ class Streams:
             if self._held is not None:
                 self._forget(side)
 
+    def _read(self, side: Side, payload: bytes, at: int, heard: int) -> None:
+        """Hands bytes on."""
+        direction = self._directions[side]
+        if direction.passed:
+            self._tell_passed(side)
+        if payload:
+            direction.unneeded = self._reader.data(side, payload, at, heard)
+
+    def _tell_passed(self, side: Side) -> None:
+        direction = self._directions[side]
+        self._reader.passed(side, direction.passed)
+        direction.passed = 0
+
+    def _leave_out(self, side: Side, length: int, edge: bytes, left: int) -> None:
+        """A stretch that the probe left out."""
+        direction = self._directions[side]
+        if direction.passed:
+            self._tell_passed(side)
+        direction.unneeded = 0
+        if not self._reader.left_out(side, length, edge, left):
+            self.gap_bytes += length
+            self._reader.lost(side, length)
+
     def _truncate(self, side: Side, length: int) -> None:
         """The last bytes of a packet were not captured."""
         self.truncated = True
+        self._directions[side].unneeded = 0
         self._reader.lost(side, length)
 
     def _hold(self, piece: _Held) -> None:
@@ -410,6 +481,9 @@ class Streams:
     def _lose(self, side: Side, end: int) -> None:
         direction = self._directions[side]
         length = end - direction.next
+        if direction.passed:
+            self._tell_passed(side)
+        direction.unneeded = 0
         direction.advance(length)
         self.gap_bytes += length
         self._reader.lost(side, length)

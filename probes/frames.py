@@ -141,6 +141,7 @@ class FrameDecoder:
                             acknowledgement,
                             end - payload_start,
                             frame[payload_start:end],
+                            0,
                         ),
                     )
         link_layer = self._link_layers.get(link_type)

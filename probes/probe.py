@@ -30,6 +30,9 @@ class Verdict(StrEnum):
     """Headers that are cut short or contradict themselves."""
     UNSUPPORTED = "unsupported"
     """A link layer that no decoder knows."""
+    UNNEEDED = "unneeded"
+    """TCP on a watched port, of which the probe knew that nobody needs more than its length: a body's,
+    ciphertext, an acknowledgement."""
 
 
 class DropSite(StrEnum):
@@ -67,6 +70,24 @@ class PacketCounts:
     restarts: Counter[Restart] = field(default_factory=Counter)
 
 
+class Sieve(Protocol):
+    """The way back to a probe that leaves out what nobody needs, and what it then knows of a connection.
+
+    Connections are named by the flow from their client.
+    """
+
+    def leave_out(self, flow: bytes, sequence: int, length: int) -> None:
+        """The client's next `length` bytes, from this sequence number on, need not be handed up. Some of them
+        may come yet, or all."""
+
+    def last_at_ns(self, flow: bytes) -> int | None:
+        """When the connection's last packet was seen, handed up or not; None where that is not known."""
+
+    def take_leftover(self, flow: bytes) -> list[Segment]:
+        """What was not told yet of a connection, as segments without payload, and then forgets it. For when
+        it is over."""
+
+
 class Probe(Protocol):
     """A source of segments."""
 
@@ -76,6 +97,10 @@ class Probe(Protocol):
 
     @property
     def counts(self) -> PacketCounts: ...
+
+    @property
+    def sieve(self) -> Sieve | None:
+        """Of a probe that leaves out what nobody needs; None where it hands up everything."""
 
     def batches(self) -> Iterator[Sequence[Segment]]:
         """Yields segments in capture order, in batches.

@@ -9,6 +9,10 @@ RST: Final = 0x04
 PSH: Final = 0x08
 ACK: Final = 0x10
 
+LEFT_OUT: Final = 0x100
+"""No flag of TCP: a stretch of the stream, in order, which the probe saw pass and left out, because nobody
+needs it. See `Segment.left`."""
+
 
 class Segment(NamedTuple):
     """A TCP segment between two endpoints.
@@ -23,7 +27,7 @@ class Segment(NamedTuple):
     destination port. 12 bytes (IPv4) or 36 (IPv6). One value and not four: every packet is looked up by
     it."""
     flags: int
-    """FIN, SYN, RST, PSH, ACK; other bits may be set and are ignored."""
+    """FIN, SYN, RST, PSH, ACK, or LEFT_OUT; other bits may be set and are ignored."""
     sequence: int
     """Sequence number of the first payload byte (of the SYN itself in a SYN), 0 … 2**32 - 1."""
     acknowledgement: int
@@ -31,7 +35,12 @@ class Segment(NamedTuple):
     length: int
     """Payload bytes on the wire, by the IP header's length; up to 64 kB and more in a super-segment."""
     payload: bytes
-    """The captured part of the payload: `length` bytes, or fewer where the capture cut the packet short."""
+    """The captured part of the payload: `length` bytes, or fewer where the capture cut the packet short. Of a
+    stretch that was left out, its last four bytes where the reader needs them."""
+    left: int = 0
+    """Where a stretch that was left out ended. In TLS: so many bytes before the end of a record; below 0:
+    behind so many bytes of a record's header, which stand at the end of `payload`. In a chunk: so many bytes
+    before its end. In a message: 1 if its end may be in the stretch, 0 if not."""
 
     @property
     def source(self) -> bytes:

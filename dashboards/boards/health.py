@@ -176,12 +176,13 @@ def drops_over_time() -> Panel:
 def packets_over_time() -> Panel:
     return lines(
         "Packets read by verdict",
-        "segment: TCP on a watched port, handed on. All others are not mail, or cannot be read: malformed, "
-        "unsupported.",
+        "segment: TCP on a watched port, handed on. unneeded: the same, but nobody needs it, so that the "
+        "kernel only counts it. All others are not mail, or cannot be read: malformed, unsupported.",
         Query(total(rate(of(PACKETS)), "verdict"), "{{verdict}}"),
         unit=_PER_SECOND,
         colours_by_name={
             "segment": colours.VISIBLE,
+            "unneeded": colours.HIDDEN,
             "other_port": colours.NOTHING,
             "not_tcp": colours.UNKNOWN,
             "malformed": colours.BAD,

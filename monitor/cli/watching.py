@@ -66,9 +66,9 @@ class Watching:
         with self._resources:
             self._observers = Observers(settings.site, own_addresses())
             self._resources.callback(self._observers.close)
-            self._table = SessionTable(ports, self._observers.site, self._on_record)
             self._probe = open_live_probe(settings.probe, settings.interfaces, ports)
             self._resources.callback(self._probe.close)
+            self._table = SessionTable(ports, self._observers.site, self._on_record, sieve=self._probe.sieve)
             if records is not None:
                 self._writer = self._open_records(records)
             server = self._open_server(*settings.listen)

@@ -94,7 +94,7 @@ class Conversation:
 
     # ------------------------------------------------------------------ what the streams deliver
 
-    def data(self, side: Side, data: bytes, at: int, heard: int) -> None:
+    def data(self, side: Side, data: bytes, at: int, heard: int) -> int:
         if side is Side.CLIENT:
             self._client_end = at + len(data)
         if self._in_tls[side]:
@@ -103,6 +103,28 @@ class Conversation:
             self._client(data, at, heard)
         else:
             self._server(data, at)
+        if self._in_tls[side]:
+            assert self.tls is not None
+            return self.tls.unneeded_bytes(side)
+        return self.dialogue.unneeded_client_bytes if side is Side.CLIENT else 0
+
+    def passed(self, side: Side, length: int) -> None:
+        if side is Side.CLIENT:
+            self._client_end += length
+        if self._in_tls[side]:
+            self.encrypted_bytes += length
+            assert self.tls is not None
+            self.tls.passed(side, length)
+        else:
+            self.dialogue.chunk_passed(length)
+
+    def left_out(self, side: Side, length: int, edge: bytes, left: int) -> bool:
+        if self._in_tls[side]:
+            self.encrypted_bytes += length
+            assert self.tls is not None
+            self.tls.left_out(side, edge, left)
+            return True
+        return side is Side.CLIENT and self.dialogue.client_left_out(length, edge, left)
 
     def lost(self, side: Side, length: int) -> None:
         # What stands before a hole and what comes behind it make no beginning together.

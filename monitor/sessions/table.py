@@ -26,6 +26,7 @@ from monitor.sessions.record import Ended, SessionRecord
 from monitor.sessions.session import Session
 from monitor.sessions.site import Site
 from monitor.side import Side
+from probes.probe import Sieve
 from probes.segment import ACK, FIN, RST, SYN, Segment, reverse
 
 _SECOND_NS: Final = 1_000_000_000
@@ -45,6 +46,10 @@ _SYN_DATA_FLOWS: Final = 1_024
 _SYN_DATA_BYTES: Final = 2_048
 """Data in SYNs (RFC 7413) waits for the end of the handshake. Chosen as room for every real one, and none for
 a flood: a SYN carries at most what one packet holds."""
+
+_WORTH_LEAVING_OUT_BYTES: Final = 65_536
+"""How many bytes that nobody needs must be to come for the probe to be told: chosen as what passes before it
+could act on it."""
 
 _SIZE_CLASSES: Final = 48  # bits of the largest number of bytes that a session could ever keep, and more
 
@@ -97,8 +102,11 @@ class SessionTable:
         site: Site,
         on_record: Callable[[SessionRecord], None],
         limits: Limits | None = None,
+        sieve: Sieve | None = None,
     ) -> None:
+        """`sieve`: of a probe that leaves out what is not needed."""
         self._ports = ports
+        self._sieve = sieve
         self._site = site
         self._on_record = on_record
         self._limits = limits or Limits()
@@ -312,6 +320,8 @@ class SessionTable:
         if segment.length:
             if session.may_buffer:
                 self._account(session)
+            if self._sieve is not None and side is Side.CLIENT:
+                self._leave_out(self._sieve, session, segment.flow)
         elif segment.flags == ACK and session.touched_ns > self._now_ns - _SECOND_NS:
             return  # a pure acknowledgement; a quarter of all segments are
         if session not in self._sessions:
@@ -321,6 +331,12 @@ class SessionTable:
         elif self._now_ns - session.touched_ns > _SECOND_NS:
             session.touched_ns = self._now_ns
             self._sessions.move_to_end(session)
+
+    def _leave_out(self, sieve: Sieve, session: Session, flow: bytes) -> None:
+        """Tells the probe of what comes next from the client, if that is much and nobody needs it."""
+        sequence, length = session.streams.unneeded(Side.CLIENT)
+        if length >= _WORTH_LEAVING_OUT_BYTES:
+            sieve.leave_out(flow, sequence, length)
 
     def _account(self, session: Session) -> None:
         """Keeps the sum of what sessions keep, and its bound."""
@@ -343,16 +359,30 @@ class SessionTable:
 
     def _finish(self, session: Session, unseen_end: Ended | None) -> None:
         """Takes a connection out of the table and hands on its record."""
-        self._leave(session)
+        flow = self._leave(session)
+        if self._sieve is not None:
+            for segment in self._sieve.take_leftover(flow):
+                session.segment(Side.CLIENT if segment.flow == flow else Side.SERVER, segment)
         self._on_record(session.record(self._site, unseen_end))
 
-    def _leave(self, session: Session) -> None:
+    def _leave(self, session: Session) -> bytes:
+        """Returns the flow from its client."""
         closed = self._closed.pop(session, None)
         flow = closed[0] if closed is not None else self._sessions.pop(session)
         del self._flows[flow]
         del self._flows[reverse(flow)]
         self._buffered_bytes -= session.accounted_bytes
         self._keepers[session.accounted_bytes.bit_length()].pop(session, None)
+        return flow
+
+    def _was_touched(self, sieve: Sieve, session: Session) -> bool:
+        """Whether packets of a session that seems idle came, and were left out by the probe."""
+        at_ns = sieve.last_at_ns(self._sessions[session])
+        if at_ns is None or self._now_ns - (at_ns + self._behind_ns) >= self._idle_ns:
+            return False
+        session.touched_ns = at_ns + self._behind_ns
+        self._sessions.move_to_end(session)
+        return True
 
     def _sweep(self) -> None:
         """Ends what has lingered or idled long enough."""
@@ -367,7 +397,8 @@ class SessionTable:
             session = next(iter(self._sessions))
             if now_ns - session.touched_ns < self._idle_ns:
                 break
-            self._finish(session, Ended.IDLE)
+            if self._sieve is None or not self._was_touched(self._sieve, session):
+                self._finish(session, Ended.IDLE)
         while self._half_open:
             flow, known = next(iter(self._half_open.items()))
             if now_ns - known.since_ns < self._half_open_ns:

@@ -50,6 +50,12 @@ class BodyReader:
         self._tail = window[-4:]
         return used
 
+    def left_out(self, length: int, edge: bytes) -> None:
+        """`length` bytes of the message were not looked at: no end is in them. `edge`: the last of them."""
+        self.wire_bytes += length
+        self._tail = edge
+        self._drop_loose_end()  # too much followed
+
     def lost(self, length: int) -> None:
         """`length` bytes of the message were lost."""
         self.wire_bytes += length

@@ -53,6 +53,7 @@ class Dialogue:
         "_body_began_unseen",
         "_body_has_gap",
         "_body_reply_lost",
+        "_body_unsearched",
         "_bytes_lost",
         "_chunk_left",
         "_cut_line",
@@ -93,6 +94,7 @@ class Dialogue:
         self._body_has_gap = False
         self._body_reply_lost = False
         self._body_began_unseen = False
+        self._body_unsearched = False
         self._chunk_left = 0
         self._feet_sought_at: int | None = None
         # Server
@@ -137,6 +139,36 @@ class Dialogue:
         self._server_held = self._server_held + data if self._server_held else data
         self._read_server()
         return self._take_events()
+
+    def client_left_out(self, length: int, edge: bytes, left: int) -> bool:
+        """Takes note of client bytes which the probe left out; see `probes.segment.Segment.left`.
+
+        Returns:
+            False where they are needed, and so are lost.
+        """
+        if self.phase is Phase.BODY:
+            self._body.left_out(length, edge)
+            self._body_unsearched |= left > 0
+            return True
+        if self.phase is Phase.CHUNK and length <= self._chunk_left and not self._held:
+            self.chunk_passed(length)
+            return True
+        if self.phase is Phase.LOST:
+            self._queue.give_up_all()  # as of any bytes that are skipped until a command is recognised
+            self._feet_sought_at = None
+            return True
+        return False
+
+    def chunk_passed(self, length: int) -> None:
+        """So many bytes of a chunk came, of those that nobody needs to see."""
+        self._chunk_left -= length
+        if not self._chunk_left:
+            self._move(Input.END_OF_DATA)
+
+    @property
+    def unneeded_client_bytes(self) -> int:
+        """How many of the client's next bytes are nobody's: those of a chunk, but for its last."""
+        return self._chunk_left - 1 if self.phase is Phase.CHUNK else 0
 
     def client_lost(self, length: int) -> list[Event]:
         """`length` bytes of the client were not captured (0: unknown how many)."""
@@ -194,7 +226,8 @@ class Dialogue:
         self._finish_partial_reply()
         if self.phase is Phase.BODY:
             early, self._early_reply = self._early_reply, None
-            self._end_of_data(None if self._body_has_gap or in_doubt else self._body.wire_bytes)
+            unknown = self._body_has_gap or in_doubt or (self._body_unsearched and early is not None)
+            self._end_of_data(None if unknown else self._body.wire_bytes)
             if early is not None:
                 self._answer(early)
         self._queue.give_up_all(in_doubt=in_doubt or not self._queue.in_step)
@@ -309,7 +342,8 @@ class Dialogue:
             self._queue.commands_lost()
             self._emit(CommandsLost())
             return used
-        self._end_of_data(None if self._body_began_unseen else self._body.wire_bytes)
+        unknown = self._body_began_unseen or (self._body_unsearched and early is not None)
+        self._end_of_data(None if unknown else self._body.wire_bytes)
         if early is not None:
             self._answer(early)
         return used
@@ -501,16 +535,19 @@ class Dialogue:
             self._out_of_order(Anomaly.REPLY_MISMATCH)
             return
         loose_end_bytes = self._body.loose_end_bytes
+        # A server accepts no message before its end, and answers it once.
+        end_unseen = self._body_unsearched and (reply.positive or self._early_reply is not None)
         if loose_end_bytes is not None and not self._body_reply_lost:
             if not self._body_has_gap:
                 self._anomaly(Anomaly.BARE_LF)
             self._end_of_data(None if self._body_began_unseen else loose_end_bytes)
             self._held = self._body.take_after_loose_end() + self._held
             self._answer(reply)
-        elif loose_end_bytes is not None or self._body_has_gap:
+        elif loose_end_bytes is not None or self._body_has_gap or end_unseen:
+            first = self._early_reply if end_unseen and self._early_reply is not None else reply
             self._end_of_data(None)
             if not self._body_reply_lost:
-                self._answer(reply)
+                self._answer(first)
             self._lose_client()
             self._feet_sought_at = self._last_reply_end
         else:
@@ -551,7 +588,7 @@ class Dialogue:
             if self.phase is Phase.BODY:
                 self._body = BodyReader()
                 self._body_has_gap = self._body_began_unseen = lost
-                self._body_reply_lost = False
+                self._body_reply_lost = self._body_unsearched = False
                 self._emit(BodyStarted())
         elif verb in AUTHENTICATORS or verb == "XEXCH50":
             if not lost:

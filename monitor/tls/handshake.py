@@ -69,6 +69,20 @@ class TlsReader:
         boundary, no record begins, these bytes and from then on all of that side."""
         return self._records[side].receive(data)
 
+    def unneeded_bytes(self, side: Side) -> int:
+        """How many of a side's next bytes nobody needs to see."""
+        return self._records[side].unneeded_bytes
+
+    def passed(self, side: Side, length: int) -> None:
+        """So many bytes of a side came, of those that nobody needs to see."""
+        self._records[side].passed(length)
+
+    def left_out(self, side: Side, edge: bytes, left: int) -> None:
+        """Takes note of records which the probe left out; see `probes.segment.Segment.left`."""
+        if not self.established:
+            self._judge.framing_lost(side)  # it knows less than the probe
+        self._records[side].left_out(edge, left)
+
     def lost(self, side: Side, length: int) -> None:
         """Takes note of bytes of a side that were not captured; 0: unknown how many."""
         if not self._records[side].lost(length):

@@ -159,6 +159,23 @@ class RecordReader:
             self._framing = _Framing.GUESSED
         return self._walk(data)
 
+    @property
+    def unneeded_bytes(self) -> int:
+        """How many of the next bytes are nobody's: those of the body of a record, but for its last."""
+        return self._body_left - 1 if self._body_left and self._type not in (ALERT, HANDSHAKE) else 0
+
+    def passed(self, length: int) -> None:
+        """So many bytes came, of those that nobody needs to see."""
+        self._body_left -= length
+
+    def left_out(self, edge: bytes, left: int) -> None:
+        """Records came and were left out by the probe; see `probes.segment.Segment.left`."""
+        if self._framing not in (_Framing.FRAMED, _Framing.GUESSED):
+            return
+        self._held = edge[left:] if left < 0 else b""
+        self._type = APPLICATION_DATA
+        self._length = self._body_left = max(0, left)
+
     def lost(self, length: int) -> bool:
         """Takes note of bytes that were not captured (0: unknown how many). False where framing was lost."""
         if self._framing in (_Framing.CLEAR, _Framing.OPAQUE):

@@ -1,83 +1,89 @@
-"""What the filter wrote into the ring buffer -> Segment. The layout is `struct event` of filter.c."""
+"""What the filter wrote into the ring buffer -> Segments. The layout is `struct event` of event.c."""
 
-from ctypes import string_at
 from struct import Struct
 from typing import Final
 
 from probes.ebpf.clock import BootClock
+from probes.ebpf.ring import HEADER_BYTES
 from probes.frames import FrameDecoder
-from probes.segment import Segment
+from probes.segment import LEFT_OUT, Segment
 
-# at_boot_ns, length, captured, sequence, acknowledgement, kind, flags, flow.
-_IPV4_EVENT: Final = Struct("=QIIIIBB12s26x")
-_IPV6_EVENT: Final = Struct("=QIIIIBB36sxx")
-_EVENT_BYTES: Final = _IPV6_EVENT.size
-_KIND_AT: Final = 24
+# The ring buffer's header of the record; at_boot_ns, length, captured, sequence, acknowledgement, skipped,
+# skipped_end, left, edge, kind, flags, flow.
+_EVENT: Final = Struct("=I4xQIIIIIIi4sBBxx36s")
 
-# `enum kind` of filter.c.
+# `enum kind` of event.c.
 _FRAGMENT: Final = 0
 _IPV4_SEGMENT: Final = 4
+_IPV4_NOTICE: Final = 5
+_IPV6_NOTICE: Final = 7
 
-# Chosen because a poll then costs little beside its events, and a batch of the largest packets is 32 MB.
-MAX_BATCH: Final = 512
+_IPV4_FLOW_BYTES: Final = 12
+_MODULUS: Final = 1 << 32
 
 
 class EventReader:
-    """Collects the events of one poll as a batch of segments."""
+    """Makes segments of events, in their order."""
 
-    __slots__ = ("_batch", "_clock", "_frames", "_reassembled")
+    __slots__ = ("_clock", "_frames", "segments_seen")
 
     def __init__(self, frames: FrameDecoder, clock: BootClock) -> None:
         self._frames = frames
         self._clock = clock
-        self._batch: list[Segment] = []
-        self._reassembled = 0
+        self.segments_seen = 0
+        """Those that came as such, not in fragments, which the decoder counts."""
 
-    def read(self, _context: object, address: int, _size: int) -> int:
-        """bcc calls it for each event; a negative answer asks for a pause, as the batch is full.
+    def read(self, events: bytes) -> list[Segment]:
+        """Takes what a ring buffer gave.
 
         It runs for every packet, so it is one flat function.
         """
-        head = string_at(address, _EVENT_BYTES)
-        layout = _IPV4_EVENT if head[_KIND_AT] == _IPV4_SEGMENT else _IPV6_EVENT
-        (
-            at_boot_ns,
-            length,
-            captured,
-            sequence,
-            acknowledgement,
-            kind,
-            flags,
-            flow,
-        ) = layout.unpack(head)
-        payload = string_at(address + _EVENT_BYTES, captured) if captured else b""
-        at_ns = at_boot_ns + self._clock.utc_minus_boot_ns
-        batch = self._batch
-        if kind != _FRAGMENT:
-            # tuple.__new__ is Segment(...) without its Python function.
-            batch.append(
-                tuple.__new__(
-                    Segment,
-                    (
+        segments: list[Segment] = []
+        append = segments.append
+        utc_minus_boot_ns = self._clock.utc_minus_boot_ns
+        position, end = 0, len(events)
+        while position < end:
+            (
+                record_bytes,
+                at_boot_ns,
+                length,
+                captured,
+                sequence,
+                acknowledgement,
+                skipped,
+                skipped_end,
+                left,
+                edge,
+                kind,
+                flags,
+                flow,
+            ) = _EVENT.unpack_from(events, position)
+            payload_at = position + _EVENT.size
+            position += record_bytes + HEADER_BYTES + 7 & ~7
+            at_ns = at_boot_ns + utc_minus_boot_ns
+            if kind == _FRAGMENT:
+                segment = self._frames.decode_ip(at_ns, events[payload_at : payload_at + captured], length)
+                if segment is not None:
+                    append(segment)
+                continue
+            if kind in (_IPV4_SEGMENT, _IPV4_NOTICE):
+                flow = flow[:_IPV4_FLOW_BYTES]
+            if skipped:
+                append(
+                    Segment(
                         at_ns,
                         flow,
-                        flags,
-                        sequence,
-                        acknowledgement,
-                        length,
-                        payload,
-                    ),
+                        LEFT_OUT,
+                        (skipped_end - skipped) % _MODULUS,
+                        0,
+                        skipped,
+                        edge,
+                        left,
+                    )
                 )
-            )
-        else:
-            segment = self._frames.decode_ip(at_ns, payload, length)
-            if segment is not None:
-                batch.append(segment)
-                self._reassembled += 1
-        return -1 if len(batch) >= MAX_BATCH else 0
-
-    def take(self) -> tuple[list[Segment], int]:
-        """The batch, and how many of its segments came as such, not in fragments which the decoder counts."""
-        batch, reassembled = self._batch, self._reassembled
-        self._batch, self._reassembled = [], 0
-        return batch, len(batch) - reassembled
+            if kind in (_IPV4_NOTICE, _IPV6_NOTICE):
+                continue
+            self.segments_seen += 1
+            payload = events[payload_at : payload_at + captured] if captured else b""
+            append(Segment(at_ns, flow, flags, sequence, acknowledgement, length, payload, 0))
+        return segments

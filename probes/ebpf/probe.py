@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from probes.ebpf.clock import BootClock
-from probes.ebpf.event import MAX_BATCH, EventReader
+from probes.ebpf.event import EventReader
+from probes.ebpf.flows import Flows
 from probes.ebpf.program import Program
+from probes.ebpf.ring import Ring
 from probes.ebpf.tap import ANY, AnyTap, InterfaceTap, Tap
 from probes.frames import FrameDecoder
 from probes.probe import HEARTBEAT_SECONDS, DropSite, PacketCounts, ProbeUnavailable, Verdict
@@ -17,8 +19,13 @@ from probes.segment import Segment
 RING_BYTES: Final = 32 * 1024 * 1024
 
 # The kernel wakes the reader for an event only if there was none before it. A nap lets some gather: without
-# it most of the time went into waking. Chosen because nobody notices it, and the ring buffer holds far more.
-NAP_SECONDS: Final = 0.005
+# it most of the time went into waking. Chosen because nobody notices it, and the ring buffer holds far more:
+# a nap is left out when it fills fast.
+NAP_SECONDS: Final = 0.05
+NO_NAP_ABOVE_BYTES: Final = RING_BYTES // 32
+
+# Chosen as some three thousand commands and replies: a moment's work, and memory for a moment.
+BATCH_BYTES: Final = 1024 * 1024
 
 
 class EbpfProbe:
@@ -28,13 +35,19 @@ class EbpfProbe:
     One thread makes the probe, reads its batches and closes it; others may read `counts`, which follow the
     kernel's once in a heartbeat, and `interfaces_up`. An empty batch says that the ring buffer is empty too.
 
-    `ring_bytes` must be a power of 2, and whole pages. Raises ProbeUnavailable.
+    `ring_bytes` must be a power of 2, and whole pages. `appetite`: False to hand up everything, needed or
+    not. Raises ProbeUnavailable.
     """
 
     name: Final = "ebpf"
 
     def __init__(
-        self, interfaces: Sequence[str], ports: frozenset[int], *, ring_bytes: int = RING_BYTES
+        self,
+        interfaces: Sequence[str],
+        ports: frozenset[int],
+        *,
+        ring_bytes: int = RING_BYTES,
+        appetite: bool = True,
     ) -> None:
         _check_names(interfaces)
         self._counts = PacketCounts()
@@ -46,8 +59,9 @@ class EbpfProbe:
         self._taps: dict[str, Tap] = {}
         self._stopping = False
         self._closed = False
-        self._program = Program(ports, ring_bytes)
-        self._program.on_event(self._events.read)
+        self._program = Program(ports, ring_bytes, appetite=appetite)
+        self._ring = Ring(self._program.events, ring_bytes)
+        self.sieve = Flows(self._program, self._clock)
         for interface in dict.fromkeys(interfaces):
             try:
                 self._taps[interface] = _tap(interface, self._program)
@@ -71,15 +85,17 @@ class EbpfProbe:
     def batches(self) -> Iterator[Sequence[Segment]]:
         tend_at = time.monotonic()
         while not self._closed:
-            self._program.poll(HEARTBEAT_SECONDS)
+            taken = self._ring.take(BATCH_BYTES)
+            if not taken and not self._stopping:
+                self._ring.wait(HEARTBEAT_SECONDS)
+                taken = self._ring.take(BATCH_BYTES)
             if time.monotonic() >= tend_at:
                 self._tend()
                 tend_at = time.monotonic() + HEARTBEAT_SECONDS
-            batch = self._take_batch()
-            yield batch
-            if self._stopping and not batch:
+            yield self._events.read(taken)
+            if self._stopping and not taken:
                 return
-            if 0 < len(batch) < MAX_BATCH:
+            if 0 < len(taken) < NO_NAP_ABOVE_BYTES and not self._stopping:
                 time.sleep(NAP_SECONDS)
 
     def stop(self) -> None:
@@ -93,12 +109,8 @@ class EbpfProbe:
         self._closed = True
         self.stop()
         self._count()
+        self._ring.close()
         self._program.close()
-
-    def _take_batch(self) -> list[Segment]:
-        batch, plain = self._events.take()
-        self._counts.seen[Verdict.SEGMENT] += plain
-        return batch
 
     def _tend(self) -> None:
         self._clock.follow()
@@ -107,7 +119,9 @@ class EbpfProbe:
         self._count()
 
     def _count(self) -> None:
-        """Adds what the filter counted since the last time."""
+        """Adds what was counted since the last time."""
+        self._counts.seen[Verdict.SEGMENT] += self._events.segments_seen
+        self._events.segments_seen = 0
         passed_by = self._program.passed_by()
         for verdict, total in passed_by.items():
             self._counts.seen[verdict] += total - self._passed_by.get(verdict, 0)

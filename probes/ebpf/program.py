@@ -1,4 +1,4 @@
-"""filter.c, compiled and loaded by bcc, and the ways into its maps."""
+"""filter.c and what belongs to it, compiled and loaded by bcc, and the ways into its maps."""
 
 import mmap
 import os
@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ctypes import c_int, c_ulonglong
+from ctypes import c_int, c_ulonglong, create_string_buffer
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -15,10 +15,20 @@ from typing import Any, Final
 from probes.probe import ProbeUnavailable, Verdict
 
 _FOLDER: Final = Path(__file__).parent
+_SOURCES: Final = ("event.c", "packet.c", "appetite.c", "filter.c")
+"""One text for the compiler, in this order: bcc understands its maps only in the main file."""
 _FUNCTION: Final = b"hand_up_watched"
 
-# `enum verdict` of filter.c.
-_VERDICTS: Final = {1: Verdict.OTHER_PORT, 2: Verdict.NOT_TCP, 3: Verdict.MALFORMED}
+FLOWS: Final = 65_536
+"""Connections of which the filter knows what nobody needs: as many as monitor.sessions follows. One that it
+has forgotten is handed up whole. The kernel needs some 200 bytes for each, at once."""
+
+# `struct flow_key` and `struct flow` of appetite.c.
+FLOW_KEY_BYTES: Final = 36
+FLOW_BYTES: Final = 88
+
+# `enum verdict` of event.c.
+_VERDICTS: Final = {1: Verdict.OTHER_PORT, 2: Verdict.NOT_TCP, 3: Verdict.MALFORMED, 5: Verdict.UNNEEDED}
 _RING_BUFFER_FULL: Final = 4
 
 # linux/capability.h. CAP_SYS_ADMIN includes CAP_BPF.
@@ -36,11 +46,20 @@ class Program:
     Raises ProbeUnavailable.
     """
 
-    def __init__(self, ports: frozenset[int], ring_bytes: int) -> None:
+    def __init__(
+        self, ports: frozenset[int], ring_bytes: int, *, flows: int = FLOWS, appetite: bool = True
+    ) -> None:
+        """`appetite`: False to hand up everything."""
         bcc = _import_bcc()
         _check_capabilities()
+        constants = {
+            "PAGE_SIZE": mmap.PAGESIZE,
+            "RING_PAGES": ring_bytes // mmap.PAGESIZE,
+            "FLOWS": flows,
+            "APPETITE": int(appetite),
+        }
         with _standard_error_kept() as said:
-            self._bpf = _compile(bcc, ring_bytes, said)
+            self._bpf = _compile(bcc, constants, said)
             try:
                 self.descriptor: int = self._bpf.load_func(_FUNCTION, bcc.BPF.SOCKET_FILTER).fd
             except Exception as error:  # bcc raises no other class
@@ -51,14 +70,24 @@ class Program:
             bits = sum(1 << port % 64 for port in ports if port // 64 == word)
             watched[c_int(word)] = c_ulonglong(bits)
         self._passed_by = self._bpf[b"passed_by"]
+        self._maps = bcc.lib
+        self._flows: int = self._bpf[b"flows"].map_fd
+        self._asked: int = self._bpf[b"asked"].map_fd
+        self._flow = create_string_buffer(FLOW_BYTES)
+        self.events: int = self._bpf[b"events"].map_fd
+        """Descriptor of the ring buffer; see probes.ebpf.ring."""
 
-    def on_event(self, read: Callable[[object, int, int], int]) -> None:
-        """Names the function that `poll` calls for each event; see probes.ebpf.event."""
-        self._bpf[b"events"].open_ring_buffer(read)
+    def flow(self, key: bytes) -> bytes | None:
+        """What the filter keeps of a connection (`struct flow`). `key`: FLOW_KEY_BYTES."""
+        missing = self._maps.bpf_lookup_elem(self._flows, key, self._flow)
+        return None if missing else self._flow.raw
 
-    def poll(self, timeout_seconds: float) -> None:
-        """Waits for events, and reads them until there are no more or the reader asks for a pause."""
-        self._bpf.ring_buffer_poll(int(timeout_seconds * 1000))
+    def forget_flow(self, key: bytes) -> None:
+        self._maps.bpf_delete_elem(self._flows, key)
+
+    def ask(self, key: bytes, what: bytes) -> None:
+        """Tells the filter which bytes of a connection nobody needs (`struct ask`)."""
+        self._maps.bpf_update_elem(self._asked, key, what, 0)
 
     def passed_by(self) -> dict[Verdict, int]:
         """Packets that the filter saw and did not hand up, since it was loaded."""
@@ -81,7 +110,7 @@ def why_unavailable() -> ProbeUnavailable | None:
     Nothing stays behind. An interface is not needed.
     """
     try:
-        Program(frozenset(), mmap.PAGESIZE).close()
+        Program(frozenset(), mmap.PAGESIZE, flows=1_024).close()
     except ProbeUnavailable as reason:
         return reason
     return None
@@ -119,14 +148,12 @@ def _check_capabilities() -> None:
         )
 
 
-def _compile(bcc: ModuleType, ring_bytes: int, said: Callable[[], str]) -> Any:
+def _compile(bcc: ModuleType, constants: dict[str, int], said: Callable[[], str]) -> Any:
     before = os.environ.get("BCC_KERNEL_SOURCE")
     os.environ["BCC_KERNEL_SOURCE"] = str(_FOLDER / "kernel_source")
     try:
-        return bcc.BPF(
-            text=(_FOLDER / "filter.c").read_bytes(),
-            cflags=[f"-DPAGE_SIZE={mmap.PAGESIZE}", f"-DRING_PAGES={ring_bytes // mmap.PAGESIZE}"],
-        )
+        text = "".join(f'#line 1 "{name}"\n{(_FOLDER / name).read_text()}' for name in _SOURCES)
+        return bcc.BPF(text=text.encode(), cflags=[f"-D{name}={value}" for name, value in constants.items()])
     except Exception as error:  # bcc raises no other class
         raise _refused(said(), str(error)) from None
     finally:

@@ -22,6 +22,7 @@ class CaptureFilesProbe:
     """
 
     name = "pcap"
+    sieve = None
 
     def __init__(
         self, paths: Sequence[str], ports: frozenset[int], *, progress: Callable[[int], None] | None = None

@@ -48,6 +48,7 @@ class LivePcapProbe:
     """
 
     name = "pcap"
+    sieve = None
 
     def __init__(self, interfaces: Sequence[str], ports: frozenset[int]) -> None:
         """Raises ProbeUnavailable."""

@@ -26,6 +26,7 @@ class _TsharkProbe:
     """What files and interfaces share: a dissector, and an event loop that runs while a batch is awaited."""
 
     name: Final = "pyshark"
+    sieve: Final = None
 
     def __init__(self, tshark: str, ports: frozenset[int], frames_per_tshark: int) -> None:
         self.counts = PacketCounts()

@@ -16,7 +16,7 @@ from typing import Final
 from monitor.anomalies import Anomaly
 from monitor.sessions.record import Direction, Endpoint, Envelope, Location, SessionRecord, StarttlsOutcome
 from monitor.sessions.table import SessionTable
-from probes.probe import DropSite, PacketCounts, Verdict
+from probes.probe import DropSite, PacketCounts, Sieve, Verdict
 from probes.segment import Segment
 from tests.degrade import lose_bursts
 from tests.segments import PORTS, SITE, segments_of
@@ -163,6 +163,7 @@ class GivenProbe:
     """A probe whose numbers the days give."""
 
     name: str = "ebpf"
+    sieve: Sieve | None = None
     counts: PacketCounts = field(default_factory=PacketCounts)
     interfaces: dict[str, bool] = field(default_factory=lambda: {"eth0": True, "eth1": True})
 

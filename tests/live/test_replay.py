@@ -66,11 +66,14 @@ def in_order(records: list[Record]) -> list[Record]:
 
 
 def await_segments(watch: Watch, expected: int) -> None:
-    """Until so many segments were seen, one was dropped, or no more come."""
+    """Until so many segments were seen, needed or not, one was dropped, or no more come."""
     seen, dropped, patience_ends = -1.0, 0.0, 0.0
     while seen < expected and not dropped:
         before, metrics = seen, watch.metrics()
-        seen = sample_sum(metrics, "smtp_monitor_packets_total", verdict="segment")
+        seen = sum(
+            sample_sum(metrics, "smtp_monitor_packets_total", verdict=verdict)
+            for verdict in ("segment", "unneeded")
+        )
         dropped = sample_sum(metrics, "smtp_monitor_packets_dropped_total")
         if seen > before:
             patience_ends = time.monotonic() + PATIENCE_SECONDS

@@ -16,7 +16,7 @@ from monitor.streams import (
     WINDOW_LIMIT_BYTES,
     Streams,
 )
-from probes.segment import ACK, FIN, RST, SYN, Segment, flow_of
+from probes.segment import ACK, FIN, LEFT_OUT, RST, SYN, Segment, flow_of
 
 C, S = Side.CLIENT, Side.SERVER
 ENDS = ((b"\xc0\x00\x02\x01", 40_000), (b"\xc0\x00\x02\x02", 25))
@@ -26,19 +26,34 @@ BEGINS = (1_000, 5_000)
 
 @dataclass
 class Listener:
-    """Writes down what is delivered: bytes as they are, lost ones as `?`."""
+    """Writes down what is delivered: bytes as they are, lost ones as `?`, those that it need not see as `.`,
+    and those that the probe left out as `-`."""
 
     streams: tuple[bytearray, bytearray] = field(default_factory=lambda: (bytearray(), bytearray()))
     order: list[tuple[Side, int]] = field(default_factory=list)
     causal: bool = True
     lost_bytes: int = 0
+    unneeded: int = 0
+    understands: bool = True
+    """What was left out was not needed."""
 
-    def data(self, side: Side, data: bytes, at: int, heard: int) -> None:
+    def data(self, side: Side, data: bytes, at: int, heard: int) -> int:
         assert data
         assert at == len(self.streams[side])
         self.causal &= heard <= len(self.streams[1 - side]) + 1
         self.streams[side].extend(data)
         self.order.append((side, at))
+        return self.unneeded
+
+    def passed(self, side: Side, length: int) -> None:
+        assert 0 < length <= self.unneeded
+        self.streams[side].extend(b"." * length)
+
+    def left_out(self, side: Side, length: int, edge: bytes, left: int) -> bool:
+        assert length > 0
+        if self.understands:
+            self.streams[side].extend(b"-" * length)
+        return self.understands
 
     def lost(self, side: Side, length: int) -> None:
         assert length >= 0
@@ -539,13 +554,95 @@ def test_garbage_never_raises_and_lengths_always_add_up(
 class CountingListener:
     lengths: list[int] = field(default_factory=lambda: [0, 0])
 
-    def data(self, side: Side, data: bytes, at: int, heard: int) -> None:
+    def data(self, side: Side, data: bytes, at: int, heard: int) -> int:
         assert at == self.lengths[side]
         self.lengths[side] += len(data)
+        return len(data) % 7 * 3
+
+    def passed(self, side: Side, length: int) -> None:
+        assert length > 0
+        self.lengths[side] += length
+
+    def left_out(self, side: Side, length: int, edge: bytes, left: int) -> bool:
+        assert length > 0
+        self.lengths[side] += length * (length % 2)
+        return bool(length % 2)
 
     def lost(self, side: Side, length: int) -> None:
         assert length >= 0
         self.lengths[side] += length
+
+
+# ---------------------------------------------------------------------- what nobody needs
+
+
+def test_bytes_that_need_not_be_seen_are_counted_and_told_before_those_that_must() -> None:
+    wire = Connection()
+    wire.listener.unneeded = 6
+    wire.send(C, 0, b"BDAT 10\r\n")
+    wire.send(C, 9, b"abc")
+    wire.send(C, 12, b"def")
+    assert wire.client == b"BDAT 10\r\n"
+    wire.send(C, 15, b"ghij")
+    assert wire.client == b"BDAT 10\r\n......ghij"
+
+
+def test_bytes_that_need_not_be_seen_are_told_at_the_end() -> None:
+    wire = Connection()
+    wire.listener.unneeded = 6
+    wire.send(C, 0, b"BDAT 10\r\n")
+    wire.send(C, 9, b"abc")
+    wire.streams.flush()
+    assert wire.client == b"BDAT 10\r\n..."
+    assert wire.streams.length(C) == 12
+
+
+def test_a_loss_ends_what_need_not_be_seen() -> None:
+    wire = Connection()
+    wire.listener.unneeded = 100
+    wire.send(C, 0, b"BDAT 100\r\n")
+    wire.send(C, 10, b"abc")
+    wire.send(C, 20, b"def")
+    wire.send(S, 0, b"250\r\n", heard=23)
+    wire.wait()
+    assert wire.client == b"BDAT 100\r\n...???????def"
+    assert wire.streams.gap_bytes == 7
+
+
+def test_a_packet_cut_short_is_truncated_where_nobody_needs_it_too() -> None:
+    wire = Connection()
+    wire.listener.unneeded = 100
+    wire.send(C, 0, b"BDAT 100\r\n")
+    wire.send(C, 10, b"abc", length=10)
+    assert wire.streams.truncated
+    assert wire.client == b"BDAT 100\r\nabc???????"
+
+
+def test_a_stretch_that_the_probe_left_out_stands_in_its_place() -> None:
+    wire = Connection()
+    wire.send(C, 0, b"DATA\r\n")
+    wire.send(C, 8, b"wx")
+    wire.send(C, 6, b"", flags=LEFT_OUT, length=2, heard=None)
+    wire.send(C, 10, b"", flags=LEFT_OUT, length=1_000_000, heard=None)
+    wire.send(C, 1_000_010, b".")
+    assert wire.client == b"DATA\r\n--wx" + b"-" * 1_000_000 + b"."
+    assert wire.streams.whole
+
+
+def test_a_stretch_that_was_needed_after_all_is_a_gap() -> None:
+    wire = Connection()
+    wire.listener.understands = False
+    wire.send(C, 0, b"EHLO\r\n")
+    wire.send(C, 6, b"", flags=LEFT_OUT, length=20, heard=None)
+    assert wire.client == b"EHLO\r\n" + b"?" * 20
+    assert wire.streams.gap_bytes == 20
+
+
+def test_of_a_stretch_that_overlaps_only_the_new_bytes_count() -> None:
+    wire = Connection()
+    wire.send(C, 0, b"abcdef")
+    wire.send(C, 2, b"", flags=LEFT_OUT, length=10, heard=None)
+    assert wire.client == b"abcdef------"
 
 
 # ---------------------------------------------------------------------- any order

@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from probes.ebpf.event import MAX_BATCH
-from probes.ebpf.probe import EbpfProbe
+from probes.ebpf.probe import BATCH_BYTES, EbpfProbe
 from probes.pcap.live import LivePcapProbe
 from probes.tshark.probe import LiveTsharkProbe
 from tests.lab.network import INTERFACE, Network, server_address
@@ -20,8 +20,8 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="packet sockets and namespaces need root"),
 ]
 
-# Some ten segments each: more than the largest batch of any probe, the eBPF probe's.
-MANY = MAX_BATCH // 5
+# Each takes some 4 kB of the ring buffer: more than the largest batch of any probe, the eBPF probe's.
+MANY = BATCH_BYTES // 4_000
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def network() -> Iterator[Network]:
         yield network
 
 
-@pytest.mark.parametrize("open_probe", [EbpfProbe, LivePcapProbe, LiveTsharkProbe])
+@pytest.mark.parametrize("open_probe", [partial(EbpfProbe, appetite=False), LivePcapProbe, LiveTsharkProbe])
 def test_a_probe_that_is_stopped_hands_on_what_it_captured(
     open_probe: OpenProbe, network: Network, tmp_path: Path
 ) -> None:

@@ -10,13 +10,14 @@ from monitor.cli.parameters import Countries
 from monitor.metrics.collector import MonitorCollector
 from monitor.metrics.lag import Lag
 from monitor.metrics.tally import Tally
-from probes.probe import DropSite, PacketCounts, Verdict
+from probes.probe import DropSite, PacketCounts, Sieve, Verdict
 from probes.segment import Segment
 
 
 @dataclass
 class GivenProbe:
     name: str = "ebpf"
+    sieve: Sieve | None = None
     counts: PacketCounts = field(default_factory=PacketCounts)
     interfaces: dict[str, bool] = field(default_factory=dict)
 

@@ -44,6 +44,9 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="packet sockets and namespaces need root"),
 ]
 
+WholeEbpfProbe = partial(EbpfProbe, appetite=False)
+"""Here every packet is looked at, needed or not; what is left out of them is test_appetite's."""
+
 # Chosen because tcpdump and the filter see a packet microseconds apart, and the machine may be busy.
 TOLERANCE_NS = 100_000_000
 
@@ -82,7 +85,7 @@ def assert_same(seen: list[Segment], expected: list[Segment]) -> None:
 def test_every_segment_equals_what_tcpdump_saw(network: Network, tmp_path: Path, family: int) -> None:
     with (
         dumped(network.server, INTERFACE, tmp_path / "dump") as dump,
-        recorded(network.server, [INTERFACE], EbpfProbe) as recording,
+        recorded(network.server, [INTERFACE], WholeEbpfProbe) as recording,
     ):
         converse(network.server, network.client, server_address(1, family))
         # Long enough for the sender to reach the longest segments that the kernel makes.
@@ -102,7 +105,7 @@ def test_segments_as_they_are_on_a_cable_are_the_same_too(
     network = slow_network
     with (
         dumped(network.server, INTERFACE, tmp_path / "dump") as dump,
-        recorded(network.server, [INTERFACE], EbpfProbe) as recording,
+        recorded(network.server, [INTERFACE], WholeEbpfProbe) as recording,
     ):
         converse(network.server, network.client, server_address(1, family))
     assert_same(recording.segments, by_tshark(dump))
@@ -114,7 +117,7 @@ def test_ipv4_options_are_stepped_over(network: Network, tmp_path: Path) -> None
     for options in (b"\x01\x01\x01\x00", b"\x07\x0b\x04" + bytes(8) + b"\x00"):
         with (
             dumped(network.server, INTERFACE, tmp_path / "dump") as dump,
-            recorded(network.server, [INTERFACE], EbpfProbe) as recording,
+            recorded(network.server, [INTERFACE], WholeEbpfProbe) as recording,
         ):
             converse(
                 network.server,
@@ -132,7 +135,7 @@ def test_ipv6_extension_headers_are_stepped_over(network: Network, tmp_path: Pat
     short, long = b"\x00\x00\x01\x04" + bytes(4), b"\x00\x01\x1e\x0c" + b"\xff" * 12
     with (
         dumped(network.server, INTERFACE, tmp_path / "dump") as dump,
-        recorded(network.server, [INTERFACE], EbpfProbe) as recording,
+        recorded(network.server, [INTERFACE], WholeEbpfProbe) as recording,
     ):
         converse(
             network.server,
@@ -162,7 +165,7 @@ def test_vlan_tags_are_stepped_over(
     with (
         tagged([network.server, network.client], INTERFACE, tags, tmp_path),
         dumped(network.server, INTERFACE, tmp_path / "dump") as dump,
-        recorded(network.server, [INTERFACE], EbpfProbe) as recording,
+        recorded(network.server, [INTERFACE], WholeEbpfProbe) as recording,
     ):
         converse(network.server, network.client, server_address(1, family), options=(largest,))
     assert_same(recording.segments, by_tshark(dump))
@@ -175,7 +178,7 @@ def test_fragments_are_put_together(network: Network, tmp_path: Path) -> None:
     datagrams = 17
     with (
         dumped(network.server, INTERFACE, tmp_path / "dump") as dump,
-        recorded(network.server, [INTERFACE], EbpfProbe) as recording,
+        recorded(network.server, [INTERFACE], WholeEbpfProbe) as recording,
         network.client.threads(1) as clients,
     ):
         for family in (4, 6):
@@ -192,7 +195,7 @@ def test_fragments_are_put_together(network: Network, tmp_path: Path) -> None:
 def test_loopback_is_seen_once(network: Network, tmp_path: Path) -> None:
     with (
         dumped(network.server, "lo", tmp_path / "dump") as dump,
-        recorded(network.server, ["lo"], EbpfProbe) as recording,
+        recorded(network.server, ["lo"], WholeEbpfProbe) as recording,
     ):
         converse(network.server, network.server, "127.0.0.1")
         converse(network.server, network.server, "::1")
@@ -204,7 +207,7 @@ def test_loopback_is_seen_once(network: Network, tmp_path: Path) -> None:
 def test_any_sees_every_interface_and_those_to_come(network: Network, tmp_path: Path) -> None:
     with (
         dumped(network.server, "any", tmp_path / "dump") as dump,
-        recorded(network.server, ["any"], EbpfProbe) as recording,
+        recorded(network.server, ["any"], WholeEbpfProbe) as recording,
     ):
         converse(network.server, network.server, "127.0.0.1", connections=11)
         converse(network.server, network.client, server_address(1), connections=13)
@@ -223,7 +226,7 @@ def test_two_interfaces_are_seen_and_no_third(network: Network, tmp_path: Path) 
     with (
         dumped(network.server, INTERFACE, tmp_path / "first") as first,
         dumped(network.server, SECOND, tmp_path / "second") as second,
-        recorded(network.server, [INTERFACE, SECOND, INTERFACE], EbpfProbe) as recording,
+        recorded(network.server, [INTERFACE, SECOND, INTERFACE], WholeEbpfProbe) as recording,
     ):
         converse(network.server, network.client, server_address(1), connections=11)
         converse(network.server, network.client, SECOND_ADDRESS, connections=13)
@@ -234,7 +237,7 @@ def test_two_interfaces_are_seen_and_no_third(network: Network, tmp_path: Path) 
 
 def test_an_interface_that_comes_back_is_captured_again(network: Network) -> None:
     second_cable(network)
-    with recorded(network.server, [INTERFACE, SECOND], EbpfProbe) as recording:
+    with recorded(network.server, [INTERFACE, SECOND], WholeEbpfProbe) as recording:
 
         def syns() -> int:
             return sum(segment.flags & (SYN | ACK) == SYN for segment in recording.segments)
@@ -264,7 +267,7 @@ def test_a_device_without_link_header_is_understood(network: Network, tmp_path: 
         network.server.run(["ip", "link", "set", "tun0", "up"])
         with (
             dumped(network.server, "tun0", tmp_path / "dump") as dump,
-            recorded(network.server, ["tun0"], EbpfProbe) as recording,
+            recorded(network.server, ["tun0"], WholeEbpfProbe) as recording,
         ):
             for packet in sent:
                 tun.write(packet)
@@ -273,9 +276,10 @@ def test_a_device_without_link_header_is_understood(network: Network, tmp_path: 
 
 
 def test_a_full_ring_buffer_is_counted(network: Network, tmp_path: Path) -> None:
+    small = partial(WholeEbpfProbe, ring_bytes=65536)
     with (
         dumped(network.server, INTERFACE, tmp_path / "dump") as dump,
-        recorded(network.server, [INTERFACE], partial(EbpfProbe, ring_bytes=65536), hold=True) as recording,
+        recorded(network.server, [INTERFACE], small, hold=True) as recording,
     ):
         converse(network.server, network.client, server_address(1))
     counts = recording.counts
@@ -289,7 +293,7 @@ def test_hostile_packets_are_counted_and_harm_nobody(network: Network) -> None:
     """Real frames with bytes overwritten, cut and lengthened: each is counted as something, once."""
     chance = random.Random(997)
     frames = [hostile_frame(chance, number) for number in range(997)]
-    with recorded(network.server, [INTERFACE], EbpfProbe) as recording:
+    with recorded(network.server, [INTERFACE], WholeEbpfProbe) as recording:
         before = received_frames(network.server)
         with network.client.threads(1) as clients:
             clients.submit(send_frames, frames).result()
@@ -306,7 +310,7 @@ def test_hostile_packets_are_counted_and_harm_nobody(network: Network) -> None:
 
 
 def test_nothing_is_left_behind(network: Network) -> None:
-    with recorded(network.server, [INTERFACE], EbpfProbe) as recording:
+    with recorded(network.server, [INTERFACE], WholeEbpfProbe) as recording:
         assert isinstance(recording.probe, EbpfProbe)
         program = recording.probe._program.descriptor
         info = Path(f"/proc/self/fdinfo/{program}").read_text()
@@ -314,7 +318,7 @@ def test_nothing_is_left_behind(network: Network) -> None:
         shown = json.loads(bpftool("prog", "show", "id", identity).stdout)
         descriptors = len(os.listdir("/proc/self/fd"))
     assert shown["type"] == "socket_filter"
-    assert len(shown["map_ids"]) == 3
+    assert len(shown["map_ids"]) == 7
     assert len(os.listdir("/proc/self/fd")) < descriptors
     deadline = time.monotonic() + 3  # the kernel frees after a grace period
     left = {"prog": [identity], "map": shown["map_ids"]}
@@ -330,7 +334,7 @@ def test_of_a_segment_beyond_64_kb_the_length_is_right_and_its_beginning_capture
     for namespace in (network.server, network.client):
         sizes = ["gso_max_size", "180000", "gro_max_size", "180000"]
         namespace.run(["ip", "link", "set", INTERFACE, *sizes])
-    with recorded(network.server, [INTERFACE], EbpfProbe) as recording:
+    with recorded(network.server, [INTERFACE], WholeEbpfProbe) as recording:
         converse(network.server, network.client, server_address(1, 6), connections=1, sizes=(6_000_011,))
     big = [segment for segment in recording.segments if segment.length > 65_536]
     assert big

@@ -1,0 +1,67 @@
+"""The kernel's end of the ring buffer, read where it lies: many records at a time.
+
+bcc and libbpf call a function for each record, which from Python costs more than all that is done with it.
+Here a poll takes all records that are ready as one piece of bytes. The layout is the kernel's
+(Documentation/bpf/ringbuf.rst, kernel/bpf/ringbuf.c): a page with the reader's position, a page with the
+writer's, and the data, mapped twice in a row, so that no record is cut at the end.
+"""
+
+import mmap
+import select
+from typing import Final
+
+_PAGE: Final = mmap.PAGESIZE
+_BUSY: Final = 1 << 31
+_DISCARDED: Final = 1 << 30
+HEADER_BYTES: Final = 8
+"""Before each record: its length with two flags, and a number of the kernel's own."""
+
+
+class Ring:
+    """Reads a map of the type BPF_MAP_TYPE_RINGBUF. For one thread."""
+
+    def __init__(self, descriptor: int, size_bytes: int) -> None:
+        """`size_bytes` is the map's, a power of 2."""
+        self._size_bytes = size_bytes
+        self._reader_page = mmap.mmap(descriptor, _PAGE)
+        self._shown = mmap.mmap(
+            descriptor, _PAGE + 2 * size_bytes, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ, offset=_PAGE
+        )
+        self._reader_position = memoryview(self._reader_page).cast("Q")
+        self._writer_position = memoryview(self._shown).cast("Q")
+        self._words = memoryview(self._shown).cast("I")
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLIN)
+
+    def wait(self, timeout_seconds: float) -> None:
+        """Until there is a record, or for so long."""
+        self._poll.poll(timeout_seconds * 1000)
+
+    def take(self, limit_bytes: int) -> bytes:
+        """All records that are ready, each with its header, but hardly more than so many bytes. They make
+        room for others."""
+        begin = self._reader_position[0]
+        end = self._writer_position[0]
+        mask = self._size_bytes - 1
+        words = self._words
+        position = begin
+        stop = min(end, begin + limit_bytes)
+        # First how far they are ready, then the bytes: a record's bytes are there before its flag is gone.
+        while position < stop:
+            length = words[(_PAGE + (position & mask)) >> 2]
+            if length & _BUSY:
+                break
+            position += (length & ~_DISCARDED) + HEADER_BYTES + 7 & ~7
+        if position == begin:
+            return b""
+        offset = _PAGE + (begin & mask)
+        taken = self._shown[offset : offset + position - begin]
+        self._reader_position[0] = position
+        return taken
+
+    def close(self) -> None:
+        """May be called twice."""
+        for view in (self._reader_position, self._writer_position, self._words):
+            view.release()
+        self._reader_page.close()
+        self._shown.close()
