@@ -202,7 +202,7 @@ ANOMALIES: Final = Family(
 
 
 def reach_labels(greylister: str, found: GreylisterReach) -> tuple[str, str, str]:
-    return greylister, found.reach.value, found.by.value if found.by is not None else NONE
+    return greylister, found.reach, found.by or NONE
 
 
 _REACH: Final = (
