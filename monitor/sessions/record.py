@@ -6,8 +6,9 @@ plain values only, in the order in which they stand in the JSON.
 `gc=False`: nothing in a record can lead back to it, so Python's collector need not look at them.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from msgspec import Struct
@@ -16,8 +17,7 @@ from monitor.anomalies import Anomaly
 
 SCHEMA_VERSION: Final = 1
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
+_SECONDS_LENGTH: Final = len("2026-11-22T12:00:00")
 
 
 class Direction(StrEnum):
@@ -273,4 +273,10 @@ class SessionRecord(Struct, frozen=True, gc=False):
 
 def epoch_us(moment: str) -> int:
     """A record's `start` or `end`, as microseconds since the epoch."""
-    return (datetime.fromisoformat(moment) - _EPOCH) // _MICROSECOND
+    return _whole_seconds(moment[:_SECONDS_LENGTH]) * 1_000_000 + int(moment[_SECONDS_LENGTH + 1 : -1])
+
+
+@lru_cache(maxsize=8)
+def _whole_seconds(moment: str) -> int:
+    """Sessions that end together begin and end in the same few seconds."""
+    return int(datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp())
