@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from monitor.cli.main import DONE, FAILED, abandon_standard_output, warn
+from monitor.cli.main import DONE, FAILED, abandon_standard_output, collect_garbage_from_here_on, warn
 from monitor.cli.observers import Observers, SiteOptions
 from monitor.cli.parameters import (
     ENVIRONMENT_PREFIX,
@@ -80,6 +80,7 @@ def command(
     """
     logging.basicConfig(format="Warning: %(message)s", level=logging.WARNING)
     chosen = OutputFormat(output_format or ("table" if sys.stdout.isatty() else "jsonl"))
+    collect_garbage_from_here_on()
     with closing(_Reading(probe, files, SiteOptions(**site), chosen)) as reading:
         return reading.run()
 

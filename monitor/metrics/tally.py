@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Final
 
 from monitor.metrics.countries import CountrySlots
-from monitor.metrics.families import (
+from monitor.metrics.labels import (
     AUTH_MECHANISMS,
     DURATION_BUCKETS_SECONDS,
     OTHER,
