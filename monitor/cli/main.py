@@ -4,6 +4,7 @@
 usage or settings, a file that is no capture, no privilege.
 """
 
+import gc
 import os
 import re
 import sys
@@ -73,7 +74,17 @@ def commands() -> None:
 
 def main() -> None:
     """The entry point of the distribution."""
-    sys.exit(run(sys.argv[1:]))
+    gc.disable()  # imports make much, and no garbage
+    status = run(sys.argv[1:])
+    gc.freeze()  # or Python would search all there is for garbage once more before it ends
+    sys.exit(status)
+
+
+def collect_garbage_from_here_on() -> None:
+    """For a command that has begun, and goes on for long. What was imported is here to stay: it need not be
+    searched again and again."""
+    gc.freeze()
+    gc.enable()
 
 
 def run(arguments: Sequence[str]) -> int:

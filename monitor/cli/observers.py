@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from monitor.cli.main import CannotBegin
 from monitor.cli.parameters import Countries
@@ -22,8 +22,7 @@ if TYPE_CHECKING:  # what few ask for is loaded where it is asked for: imports a
     from monitor.simulation.simulation import Simulation
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SiteOptions:
+class SiteOptions(Struct, frozen=True, kw_only=True):
     """What the operator says of the place, and wants to know of it: the options that `read` and `watch`
     share, by their names."""
 
@@ -74,6 +73,8 @@ class Observers:
     def _open_simulation(self, options: SiteOptions) -> "Simulation | None":
         if not options.simulate:
             return None
+        from pathlib import Path  # noqa: PLC0415
+
         from monitor.simulation.postgrey import DELAY_SECONDS  # noqa: PLC0415
         from monitor.simulation.simulation import Simulation  # noqa: PLC0415
         from monitor.simulation.state_file import SimulationStateError  # noqa: PLC0415

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 from typing import Any, Final
 
 import click
+from msgspec import Struct
 
 from monitor.greylisters.placement import TlsEnds
 from monitor.metrics.countries import DEFAULT_SLOTS, SLOTS_MAX
@@ -64,8 +64,7 @@ class NetworkType(click.ParamType):  # type: ignore[type-arg]  # generic only in
             self.fail(f"{value!r} is an address inside a network: did you mean {network}?", param, ctx)
 
 
-@dataclass(frozen=True, slots=True)
-class Countries:
+class Countries(Struct, frozen=True):
     """Which countries have a label of their own: see CountrySlots."""
 
     limit: int

@@ -4,11 +4,11 @@ import logging
 import sys
 from contextlib import closing
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import click
 
-from monitor.cli.main import DONE, FAILED, abandon_standard_output, warn
+from monitor.cli.main import DONE, FAILED, abandon_standard_output, collect_garbage_from_here_on, warn
 from monitor.cli.observers import Observers, SiteOptions
 from monitor.cli.parameters import (
     ENVIRONMENT_PREFIX,
@@ -22,6 +22,10 @@ from monitor.records import STANDARD_OUTPUT, ReaderGoneError, RecordsWriter
 from monitor.sessions.record import SessionRecord
 from monitor.sessions.table import SessionTable
 from probes.probe import CaptureInterrupted
+
+RECORDS_AT_ONCE: Final = 64
+"""Written together at most. Chosen as some 80 kB. A write for each would be a tenth of all that a session
+costs once it is over."""
 
 
 class OutputFormat(StrEnum):
@@ -76,6 +80,7 @@ def command(
     """
     logging.basicConfig(format="Warning: %(message)s", level=logging.WARNING)
     chosen = OutputFormat(output_format or ("table" if sys.stdout.isatty() else "jsonl"))
+    collect_garbage_from_here_on()
     with closing(_Reading(probe, files, SiteOptions(**site), chosen)) as reading:
         return reading.run()
 
@@ -98,6 +103,7 @@ class _Reading:
         self._writer = RecordsWriter(STANDARD_OUTPUT) if output_format is OutputFormat.JSONL else None
         self._table = SessionTable(options.ports, self._observers.site, self._on_record)
         self._is_every_record_written = True
+        self._unwritten: list[SessionRecord] = []
 
     def _progress_bar(self) -> LateProgress | None:
         """Not where records run over the same terminal."""
@@ -125,12 +131,16 @@ class _Reading:
         take = self._table.segment
         interruption = None
         try:
-            for batch in self._probe.batches():
-                for segment in batch:
-                    take(segment)
-        except CaptureInterrupted as error:
-            interruption = error
-        self._table.close_all()
+            try:
+                for batch in self._probe.batches():
+                    for segment in batch:
+                        take(segment)
+                    self._write()  # a pipe may be slow to bring the next batch
+            except CaptureInterrupted as error:
+                interruption = error
+            self._table.close_all()
+        finally:
+            self._write()
         if interruption is None:
             return DONE
         warn(str(interruption))
@@ -138,8 +148,15 @@ class _Reading:
 
     def _on_record(self, record: SessionRecord) -> None:
         if self._writer is not None:
-            self._is_every_record_written &= self._writer.write(record)
+            self._unwritten.append(record)
+            if len(self._unwritten) == RECORDS_AT_ONCE:
+                self._write()
         self._observers.record(record)
+
+    def _write(self) -> None:
+        if self._writer is not None and self._unwritten:
+            records, self._unwritten = self._unwritten, []
+            self._is_every_record_written &= self._writer.write(*records)
 
     def _print(self) -> bool:
         """Whether it went out whole, or nobody cared."""

@@ -6,6 +6,7 @@ from typing import Any, Final
 import click
 
 from monitor.cli import settings
+from monitor.cli.main import collect_garbage_from_here_on
 from monitor.cli.parameters import (
     ENVIRONMENT_PREFIX,
     ListenType,
@@ -118,5 +119,6 @@ def command(
     from monitor.cli.watching import Watching, WatchSettings  # noqa: PLC0415
 
     del config  # its callback has read it
+    collect_garbage_from_here_on()
     with Watching(WatchSettings(interface, probe, listen, records, SiteOptions(**site))) as watching:
         return watching.run()

@@ -36,7 +36,8 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from monitor.metrics import families
-from monitor.metrics.families import DURATION_BUCKETS_SECONDS, Family, Kind
+from monitor.metrics.families import Family, Kind
+from monitor.metrics.labels import DURATION_BUCKETS_SECONDS
 from monitor.metrics.lag import Lag
 from monitor.metrics.tally import Tally
 from monitor.peers import After, Peers

@@ -5,7 +5,7 @@ series each, and the rest share one (docs/adr/0010-countries.md).
 from collections.abc import Sequence
 from typing import Final
 
-from monitor.metrics.families import OTHER, UNKNOWN
+from monitor.metrics.labels import OTHER, UNKNOWN
 
 DEFAULT_SLOTS: Final = 50
 """Chosen so that the largest ten nearly always have one: the decision's document has figures."""

@@ -12,100 +12,34 @@ from typing import Final
 
 from monitor.anomalies import Anomaly
 from monitor.greylisters import MODELS
+from monitor.metrics.labels import (
+    AUTH_MECHANISMS,
+    NONE,
+    TLS_VERSIONS,
+    IncompleteReason,
+    RecordResult,
+    ReplyClass,
+    Visibility,
+    reach_labels,
+)
 from monitor.peers import RETURNS, After, GivenUp, Return, TlsNeed
 from monitor.sessions.record import (
     By,
     Channel,
     Direction,
     Envelope,
-    GreylisterReach,
     Reach,
     StarttlsOutcome,
     TransactionOutcome,
 )
 from monitor.simulation.tallies import DECISIONS, FATES, Decision, Fate, Greylister
-from monitor.smtp.grammar import SASL_MECHANISMS
 from probes.probe import DropSite, Restart, Verdict
-
-OTHER: Final = "other"
-"""What every value outside a closed set folds into."""
-
-UNKNOWN: Final = "unknown"
-"""Not captured."""
-
-NONE: Final = "none"
-"""Stands where a record has null."""
-
-TLS_VERSIONS: Final = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3", UNKNOWN, OTHER)
-
-AUTH_MECHANISMS: Final = (*SASL_MECHANISMS, OTHER)
-
-DURATION_BUCKETS_SECONDS: Final = (
-    # From a scan over a session on a good line to a tarpitted one; 300 and 600 are the longest time-outs of
-    # RFC 5321 section 4.5.3.2, and an hour is a session that was kept open.
-    0.01,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    30.0,
-    60.0,
-    300.0,
-    600.0,
-    3600.0,
-)
 
 
 class Kind(StrEnum):
     COUNTER = "counter"
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
-
-
-class ReplyClass(StrEnum):
-    """What was answered, by the reply's first digit (RFC 5321 section 4.2.1)."""
-
-    POSITIVE = "2xx"
-    TRANSIENT = "4xx"
-    PERMANENT = "5xx"
-    NONE = "none"
-    """No reply was seen."""
-    OTHER = OTHER
-
-
-class Visibility(StrEnum):
-    """Whether somebody who reads the stream can read the byte."""
-
-    CLEARTEXT = "cleartext"
-    ENCRYPTED = "encrypted"
-
-
-class IncompleteReason(StrEnum):
-    """Why a session was not seen whole. A session counts under each reason that it has."""
-
-    GAP = "gap"
-    """Bytes in its middle were not captured."""
-    MIDSTREAM = "midstream"
-    """Its beginning was not captured."""
-    TRUNCATED = "truncated"
-    """The capture cut its packets short."""
-    IDLE = "idle"
-    """Nothing was seen of it for so long that it was given up."""
-    EVICTED = "evicted"
-    """The table of open sessions was full."""
-    CAPTURE_ENDED = "capture_ended"
-    """It was open when the capture ended."""
-
-
-class RecordResult(StrEnum):
-    """What became of a session's record; where none was asked for, it is counted as neither."""
-
-    WRITTEN = "written"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +133,6 @@ ANOMALIES: Final = Family(
     "Sessions that did something a well-behaved one does not.",
     (_label("anomaly", Anomaly),),
 )
-
-
-def reach_labels(greylister: str, found: GreylisterReach) -> tuple[str, str, str]:
-    return greylister, found.reach.value, found.by.value if found.by is not None else NONE
 
 
 _REACH: Final = (

@@ -7,13 +7,11 @@ at all, so the sums of a scrape agree with each other. It is taken once a sessio
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection
-from copy import copy
-from dataclasses import dataclass, field
 from threading import Lock
 from typing import Final
 
 from monitor.metrics.countries import CountrySlots
-from monitor.metrics.families import (
+from monitor.metrics.labels import (
     AUTH_MECHANISMS,
     DURATION_BUCKETS_SECONDS,
     OTHER,
@@ -27,35 +25,65 @@ from monitor.metrics.families import (
 )
 from monitor.sessions.record import Ended, Envelope, SessionRecord, StarttlsOutcome
 
+# Enum members are strings, and stand as they are for the values of labels: equal, and with the same hash.
 _REPLY_CLASSES: Final = {2: ReplyClass.POSITIVE, 4: ReplyClass.TRANSIENT, 5: ReplyClass.PERMANENT}
+_NO_REPLY: Final = ReplyClass.NONE
+_OTHER_REPLY: Final = ReplyClass.OTHER
+_CLEARTEXT: Final = Visibility.CLEARTEXT
+_ENCRYPTED: Final = Visibility.ENCRYPTED
+_ESTABLISHED: Final = StarttlsOutcome.ESTABLISHED
+_ENCRYPTED_ENVELOPES: Final = frozenset({Envelope.HIDDEN, Envelope.PARTIAL})
 _ENDED_INCOMPLETE: Final = {
     Ended.IDLE: IncompleteReason.IDLE,
     Ended.EVICTED: IncompleteReason.EVICTED,
     Ended.CAPTURE_ENDED: IncompleteReason.CAPTURE_ENDED,
 }
 
+Counted = Counter[tuple[str, ...]]
+"""By label values, in the order of its family's labels."""
 
-@dataclass(slots=True)
+
 class Counts:
-    """Each Counter's keys are label values, in the order of its family's labels."""
+    """All that is counted of records. What is not in a Counter was not seen."""
 
-    sessions: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    starttls: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    tls_handshakes: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    messages: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    recipients: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    auth: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    bytes: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    anomalies: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    greylister_sessions: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    greylister_messages: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    greylister_recipients: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    country_sessions: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    sessions_incomplete: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    records: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    duration_buckets: list[int] = field(default_factory=lambda: [0] * (len(DURATION_BUCKETS_SECONDS) + 1))
-    """Sessions of each bucket alone, not cumulative; the last is for all that took longer."""
-    duration_seconds_sum: float = 0.0
+    def __init__(self) -> None:
+        self.sessions: Counted = Counter()
+        self.starttls: Counted = Counter()
+        self.tls_handshakes: Counted = Counter()
+        self.messages: Counted = Counter()
+        self.recipients: Counted = Counter()
+        self.auth: Counted = Counter()
+        self.bytes: Counted = Counter()
+        self.anomalies: Counted = Counter()
+        self.greylister_sessions: Counted = Counter()
+        self.greylister_messages: Counted = Counter()
+        self.greylister_recipients: Counted = Counter()
+        self.country_sessions: Counted = Counter()
+        self.sessions_incomplete: Counted = Counter()
+        self.records: Counted = Counter()
+        self.duration_buckets = [0] * (len(DURATION_BUCKETS_SECONDS) + 1)
+        """Sessions of each bucket alone, not cumulative; the last is for all that took longer."""
+        self.duration_seconds_sum = 0.0
+
+    def copy(self) -> "Counts":
+        counts = Counts()
+        counts.sessions = self.sessions.copy()
+        counts.starttls = self.starttls.copy()
+        counts.tls_handshakes = self.tls_handshakes.copy()
+        counts.messages = self.messages.copy()
+        counts.recipients = self.recipients.copy()
+        counts.auth = self.auth.copy()
+        counts.bytes = self.bytes.copy()
+        counts.anomalies = self.anomalies.copy()
+        counts.greylister_sessions = self.greylister_sessions.copy()
+        counts.greylister_messages = self.greylister_messages.copy()
+        counts.greylister_recipients = self.greylister_recipients.copy()
+        counts.country_sessions = self.country_sessions.copy()
+        counts.sessions_incomplete = self.sessions_incomplete.copy()
+        counts.records = self.records.copy()
+        counts.duration_buckets = self.duration_buckets.copy()
+        counts.duration_seconds_sum = self.duration_seconds_sum
+        return counts
 
 
 class Tally:
@@ -83,66 +111,76 @@ class Tally:
         with self._lock:
             self._count(record)
             if written is not None:
-                self._counts.records[(RecordResult.WRITTEN if written else RecordResult.FAILED).value,] += 1
+                self._counts.records[RecordResult.WRITTEN if written else RecordResult.FAILED,] += 1
 
     def snapshot(self) -> Counts:
         """A copy that no longer changes."""
         with self._lock:
-            return Counts(*(copy(getattr(self._counts, name)) for name in Counts.__slots__))
+            return self._counts.copy()
 
     def _count(self, record: SessionRecord) -> None:
         counts = self._counts
         port = self._port_labels.get(record.server.port, OTHER)
-        direction = record.direction.value
-        counts.sessions[port, direction, record.channel.value, record.envelope.value] += 1
-        counts.starttls[port, direction, record.starttls.outcome.value] += 1
-        if _is_encryption_established(record):
-            version = (record.tls.version if record.tls else None) or UNKNOWN
+        direction, envelope, outcome = record.direction, record.envelope, record.starttls.outcome
+        counts.sessions[port, direction, record.channel, envelope] += 1
+        counts.starttls[port, direction, outcome] += 1
+        # The record says that encryption was established in one of two ways: the envelope where the whole
+        # session was seen, the outcome of STARTTLS where a gap before it leaves the envelope unknown.
+        if envelope in _ENCRYPTED_ENVELOPES or outcome is _ESTABLISHED:
+            tls = record.tls
+            version = (tls.version if tls is not None else None) or UNKNOWN
             counts.tls_handshakes[port, _fold(version, TLS_VERSIONS)] += 1
-        for transaction in record.transactions:
-            counts.messages[port, transaction.outcome.value] += 1
+        transactions = record.transactions
+        recipients = 0
+        for transaction in transactions:
+            counts.messages[port, transaction.outcome] += 1
+            recipients += len(transaction.recipients)
             for recipient in transaction.recipients:
                 counts.recipients[port, _reply_class(recipient.code)] += 1
         for auth in record.auth:
             counts.auth[port, _fold(auth.mechanism, AUTH_MECHANISMS)] += 1
-        counts.bytes[port, Visibility.CLEARTEXT.value] += record.bytes.cleartext
-        counts.bytes[port, Visibility.ENCRYPTED.value] += record.bytes.encrypted
+        of_bytes = record.bytes
+        counts.bytes[port, _CLEARTEXT] += of_bytes.cleartext
+        counts.bytes[port, _ENCRYPTED] += of_bytes.encrypted
         for anomaly in record.anomalies:
-            counts.anomalies[anomaly.value,] += 1
-        recipients = sum(len(transaction.recipients) for transaction in record.transactions)
+            counts.anomalies[anomaly,] += 1
         for greylister, found in record.greylisters.items():
             labels = reach_labels(greylister, found)
             counts.greylister_sessions[labels] += 1
-            counts.greylister_messages[labels] += len(record.transactions)
-            counts.greylister_recipients[labels] += recipients
+            if transactions:
+                counts.greylister_messages[labels] += len(transactions)
+                counts.greylister_recipients[labels] += recipients
         if self._countries is not None:
             self._count_country(self._countries, record)
-        for reason in _incomplete_reasons(record):
-            counts.sessions_incomplete[reason.value,] += 1
-        counts.duration_buckets[bisect_left(DURATION_BUCKETS_SECONDS, record.duration_seconds)] += 1
-        counts.duration_seconds_sum += record.duration_seconds
+        self._count_incomplete(record)
+        duration_seconds = record.duration_seconds
+        counts.duration_buckets[bisect_left(DURATION_BUCKETS_SECONDS, duration_seconds)] += 1
+        counts.duration_seconds_sum += duration_seconds
+
+    def _count_incomplete(self, record: SessionRecord) -> None:
+        incomplete, capture = self._counts.sessions_incomplete, record.capture
+        if capture.gap_bytes:
+            incomplete[IncompleteReason.GAP,] += 1
+        if capture.midstream:
+            incomplete[IncompleteReason.MIDSTREAM,] += 1
+        if capture.truncated:
+            incomplete[IncompleteReason.TRUNCATED,] += 1
+        reason = _ENDED_INCOMPLETE.get(record.ended)
+        if reason is not None:
+            incomplete[reason,] += 1
 
     def _count_country(self, countries: CountrySlots, record: SessionRecord) -> None:
         location = record.client_location
         country = countries.label(location.country if location is not None else None)
-        if (country, Envelope.UNKNOWN.value) not in self._counts.country_sessions:
+        if (country, Envelope.UNKNOWN) not in self._counts.country_sessions:
             self._show_countries()
-        self._counts.country_sessions[country, record.envelope.value] += 1
+        self._counts.country_sessions[country, record.envelope] += 1
 
     def _show_countries(self) -> None:
         """Every country that has a label is there at zero, like the children of a closed set."""
         for country in self._countries.known if self._countries is not None else ():
             for envelope in Envelope:
-                self._counts.country_sessions[country, envelope.value] += 0
-
-
-def _is_encryption_established(record: SessionRecord) -> bool:
-    """The record says it in one of two ways: the envelope where the whole session was seen, the outcome of
-    STARTTLS where a gap before it leaves the envelope unknown."""
-    return (
-        record.envelope in (Envelope.HIDDEN, Envelope.PARTIAL)
-        or record.starttls.outcome is StarttlsOutcome.ESTABLISHED
-    )
+                self._counts.country_sessions[country, envelope] += 0
 
 
 def _fold(value: str, closed_set: Collection[str]) -> str:
@@ -150,19 +188,4 @@ def _fold(value: str, closed_set: Collection[str]) -> str:
 
 
 def _reply_class(code: int | None) -> str:
-    if code is None:
-        return ReplyClass.NONE.value
-    return _REPLY_CLASSES.get(code // 100, ReplyClass.OTHER).value
-
-
-def _incomplete_reasons(record: SessionRecord) -> list[IncompleteReason]:
-    reasons = []
-    if record.capture.gap_bytes:
-        reasons.append(IncompleteReason.GAP)
-    if record.capture.midstream:
-        reasons.append(IncompleteReason.MIDSTREAM)
-    if record.capture.truncated:
-        reasons.append(IncompleteReason.TRUNCATED)
-    if record.ended in _ENDED_INCOMPLETE:
-        reasons.append(_ENDED_INCOMPLETE[record.ended])
-    return reasons
+    return _NO_REPLY if code is None else _REPLY_CLASSES.get(code // 100, _OTHER_REPLY)

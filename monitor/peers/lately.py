@@ -6,7 +6,7 @@ while it is remembered when each peer's latest visits began, by what they were.
 """
 
 from collections import OrderedDict
-from typing import Final, NamedTuple
+from typing import Final
 
 from monitor.peers.keys import Key
 from monitor.peers.visit import Visit
@@ -16,15 +16,20 @@ LATENESS_NS: Final = 3_600 * 1_000_000_000
 monitor.sessions.table."""
 
 
-class Latest(NamedTuple):
+class Latest:
     """When a peer's latest visit of each kind began: nanoseconds since the epoch, -1 where there was none."""
 
-    clear_ns: int = -1
-    """With a MAIL in clear."""
-    dark_ns: int = -1
-    """Hidden by encryption."""
-    doubt_ns: int = -1
-    """Not captured well enough to tell."""
+    __slots__ = ("changed_ns", "clear_ns", "dark_ns", "doubt_ns")
+
+    def __init__(self) -> None:
+        self.clear_ns = -1
+        """With a MAIL in clear."""
+        self.dark_ns = -1
+        """Hidden by encryption."""
+        self.doubt_ns = -1
+        """Not captured well enough to tell."""
+        self.changed_ns = -1
+        """When one of them changed: not the time of the visit, but the time when its record came."""
 
 
 NOBODY: Final = Latest()
@@ -39,37 +44,39 @@ class Lately:
         """`limit`: peers. Of a peer forgotten for want of room, what its late records say is taken as if
         nothing had overtaken them."""
         self._limit = limit
-        self._latest: OrderedDict[Key, tuple[int, Latest]] = OrderedDict()
-        """With the time of the last change, which is also their order."""
+        self._latest: OrderedDict[Key, Latest] = OrderedDict()
+        """In the order of their last changes."""
 
     def __len__(self) -> int:
         return len(self._latest)
 
     def of(self, peer: Key) -> Latest:
-        found = self._latest.get(peer)
-        return found[1] if found is not None else NOBODY
+        return self._latest.get(peer, NOBODY)
 
     def visit(self, peer: Key, visit: Visit, now_ns: int) -> None:
-        clear_ns, dark_ns, doubt_ns = self.of(peer)
+        is_in_doubt = visit.mail_in_doubt or visit.recipients_in_doubt
+        latest = self._latest.get(peer)
+        if latest is None:
+            if not (visit.mail_in_clear or visit.is_dark or is_in_doubt):
+                return
+            latest = self._latest[peer] = Latest()
+            if len(self._latest) > self._limit:
+                self._latest.popitem(last=False)
+        else:
+            self._latest.move_to_end(peer)
+        latest.changed_ns = now_ns
         began_ns = visit.began_ns
         if visit.mail_in_clear:
-            clear_ns = max(clear_ns, began_ns)
+            latest.clear_ns = max(latest.clear_ns, began_ns)
         if visit.is_dark:
-            dark_ns = max(dark_ns, began_ns)
-        if visit.mail_in_doubt or visit.recipients_in_doubt:
-            doubt_ns = max(doubt_ns, began_ns)
-        latest = Latest(clear_ns, dark_ns, doubt_ns)
-        if latest == NOBODY:
-            return
-        self._latest[peer] = (now_ns, latest)
-        self._latest.move_to_end(peer)
-        if len(self._latest) > self._limit:
-            self._latest.popitem(last=False)
+            latest.dark_ns = max(latest.dark_ns, began_ns)
+        if is_in_doubt:
+            latest.doubt_ns = max(latest.doubt_ns, began_ns)
 
     def expire(self, now_ns: int) -> None:
         while self._latest:
-            peer, (changed_ns, _) = next(iter(self._latest.items()))
-            if now_ns - changed_ns <= LATENESS_NS:
+            peer, latest = next(iter(self._latest.items()))
+            if now_ns - latest.changed_ns <= LATENESS_NS:
                 return
             del self._latest[peer]
 

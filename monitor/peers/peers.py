@@ -6,12 +6,14 @@ from monitor.peers.keys import Keys
 from monitor.peers.lately import LATENESS_NS, Lately
 from monitor.peers.returns import After, GivenUp, Return, Returns
 from monitor.peers.tls_need import TlsNeed, TlsNeeds
-from monitor.peers.visit import visit_of
+from monitor.peers.visit import Visit
 from monitor.sessions.record import Direction, SessionRecord
 
 PEERS_LIMIT: Final = 100_000
 """Chosen as what a busy server hears from in a day, and what a sidecar may spend on it: docs/peers.md."""
 THINGS_LIMIT: Final = 100_000
+
+_OUTBOUND: Final = Direction.OUTBOUND
 
 
 class Peers:
@@ -30,9 +32,9 @@ class Peers:
 
     def record(self, record: SessionRecord) -> None:
         """A session is over. Those of our own mail going out are none of ours to judge."""
-        if record.direction is Direction.OUTBOUND:
+        if record.direction is _OUTBOUND:
             return
-        visit = visit_of(record)
+        visit = Visit(record)
         now_ns = self._go_on(visit.ended_ns)
         peer = self._keys.peer(visit.ip)
         latest = self._lately.of(peer)

@@ -10,7 +10,6 @@ One session comes after another when it began after that one began. docs/peers.m
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -78,20 +77,21 @@ _STARTTLS: Final = {
 }
 
 
-@dataclass(slots=True, eq=False)
 class _Thing:
     """Something put off; kept to the end of its window, so that it is not counted again."""
 
-    key: Key
-    after: After
-    peer: Key
-    pair: Key | None
-    """Network, sender and recipient."""
-    began_ns: int
-    """The session that put it off."""
-    put_off_ns: int
-    """That session's end."""
-    is_pending: bool = True
+    __slots__ = ("after", "began_ns", "is_pending", "key", "pair", "peer", "put_off_ns")
+
+    def __init__(self, key: Key, after: After, peer: Key, pair: Key | None, visit: Visit) -> None:
+        """`visit`: the session that put it off."""
+        self.key: Final = key
+        self.after: Final = after
+        self.peer: Final = peer
+        self.pair = pair
+        """Network, sender and recipient."""
+        self.began_ns: Final = visit.began_ns
+        self.put_off_ns: Final = visit.ended_ns
+        self.is_pending = True
 
 
 class Returns:
@@ -118,24 +118,26 @@ class Returns:
 
     def visit(self, peer: Key, visit: Visit, latest: Latest) -> None:
         """`latest`: of this peer, before this visit."""
-        network = self._keys.network(visit.ip) if visit.put_off else b""
-        seen = [
-            (self._keys.mail(peer, *mail), self._keys.mail(network, *mail), is_put_off)
-            for mail, is_put_off in visit.put_off.items()
-        ]
-        for triplet, pair, _ in seen:
-            self._envelope_seen(triplet, pair, visit)
-        for thing in tuple(self._by_peer.get(peer, ())):
-            if visit.began_ns > thing.began_ns and _within_window(thing, visit):
-                self._peer_seen(thing, visit)
-        times = visit.began_ns, visit.ended_ns
+        seen: list[tuple[Key, Key, bool]] = []
+        if visit.put_off:
+            network = self._keys.network(visit.ip)
+            for (sender, recipient), is_put_off in visit.put_off.items():
+                triplet = self._keys.mail(peer, sender, recipient)
+                seen.append((triplet, self._keys.mail(network, sender, recipient), is_put_off))
+            for triplet, pair, _ in seen:
+                self._envelope_seen(triplet, pair, visit)
+        of_peer = self._by_peer.get(peer)
+        if of_peer is not None:
+            for thing in tuple(of_peer):
+                if visit.began_ns > thing.began_ns and _within_window(thing, visit):
+                    self._peer_seen(thing, visit)
         for triplet, pair, is_put_off in seen:
             if is_put_off:
-                self._put_off(_Thing(triplet, After.PUT_OFF, peer, pair, *times), visit, latest)
+                self._put_off(_Thing(triplet, After.PUT_OFF, peer, pair, visit), visit, latest)
         after = _STARTTLS.get(visit.starttls)
         if after is not None:
             key = self._keys.starttls(peer, after)
-            self._put_off(_Thing(key, after, peer, None, *times), visit, latest)
+            self._put_off(_Thing(key, after, peer, None, visit), visit, latest)
 
     def expire(self, now_ns: int) -> None:
         """Ends the windows that are over, but for records that are still to come."""
@@ -155,17 +157,20 @@ class Returns:
     def _envelope_seen(self, triplet: Key, pair: Key, visit: Visit) -> None:
         """A sender and recipient in clear. What the same address left is no longer pending when its turn as
         the network's comes."""
-        for thing, how in (
-            (self._things.get(triplet), Return.CLEAR),
-            (self._by_pair.get(pair), Return.OTHER_ADDRESS),
-        ):
-            if thing is None or not thing.is_pending or not _within_window(thing, visit):
-                continue
-            if visit.began_ns > thing.began_ns:
-                self._settle(thing, how)
-            else:
-                # Two sessions side by side: which of them was first to name it is not in the records.
-                self._give_up(thing, GivenUp.IN_DOUBT)
+        of_address, of_network = self._things.get(triplet), self._by_pair.get(pair)
+        if of_address is not None:
+            self._came_again(of_address, Return.CLEAR, visit)
+        if of_network is not None:
+            self._came_again(of_network, Return.OTHER_ADDRESS, visit)
+
+    def _came_again(self, thing: _Thing, how: Return, visit: Visit) -> None:
+        if not thing.is_pending or not _within_window(thing, visit):
+            return
+        if visit.began_ns > thing.began_ns:
+            self._settle(thing, how)
+        else:
+            # Two sessions side by side: which of them was first to name it is not in the records.
+            self._give_up(thing, GivenUp.IN_DOUBT)
 
     def _peer_seen(self, thing: _Thing, visit: Visit) -> None:
         """A later visit of its peer, which did not show the thing itself."""

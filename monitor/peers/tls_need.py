@@ -6,7 +6,6 @@ without TLS, and then it speaks of all its sessions, the earlier ones too.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -51,18 +50,22 @@ _WENT_WITHOUT_TLS: Final = frozenset(
 _SHOWN_WITHOUT_TLS: Final = frozenset({TlsNeed.REQUIRES, TlsNeed.FALLS_BACK})
 
 
-@dataclass(slots=True)
 class _Peer:
-    need: TlsNeed = TlsNeed.UNTESTED
-    dark_sessions: int = 0
+    __slots__ = ("dark_sessions", "need")
+
+    def __init__(self) -> None:
+        self.need = TlsNeed.UNTESTED
+        self.dark_sessions = 0
 
 
-@dataclass(frozen=True, slots=True)
 class _Away:
     """A peer went away without TLS and without a MAIL."""
 
-    began_ns: int
-    since_ns: int
+    __slots__ = ("began_ns", "since_ns")
+
+    def __init__(self, began_ns: int, since_ns: int) -> None:
+        self.began_ns: Final = began_ns
+        self.since_ns: Final = since_ns
 
 
 class TlsNeeds:

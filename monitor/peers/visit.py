@@ -1,6 +1,5 @@
 """What one record says of its peer."""
 
-from dataclasses import dataclass
 from typing import Final
 
 from monitor.anomalies import Anomaly
@@ -9,55 +8,59 @@ from monitor.sessions.record import (
     Envelope,
     Recipient,
     SessionRecord,
-    StarttlsOutcome,
     Transaction,
     epoch_us,
 )
 
 _HIDDEN: Final = frozenset({Envelope.HIDDEN, Envelope.PARTIAL})
+_WITH_MAIL: Final = frozenset({Envelope.VISIBLE, Envelope.PARTIAL})
+_WITHOUT_RECIPIENTS: Final = frozenset({Envelope.HIDDEN, Envelope.NONE})
+_NONE: Final = Envelope.NONE
+_UNKNOWN: Final = Envelope.UNKNOWN
+_STARTTLS: Final = Channel.STARTTLS
 
 
-@dataclass(frozen=True, slots=True)
 class Visit:
     """One session, as far as it matters to who comes back."""
 
-    ip: str
-    """The peer: the proxied client where there is one."""
-    began_ns: int
-    """The first packet, since the epoch."""
-    ended_ns: int
-    """The last packet."""
-    starttls: StarttlsOutcome
-    mail_in_clear: bool
-    is_dark: bool
-    """Encryption hid what it carried, all or the rest."""
-    is_hidden_by_starttls: bool
-    ended_without_mail: bool
-    """In clear to its end, and no MAIL."""
-    mail_in_doubt: bool
-    """Whether it sent a MAIL in clear, or came to encryption, was not captured."""
-    recipients_in_doubt: bool
-    """It may have had more recipients in clear than the record lists."""
-    put_off: dict[tuple[str, str], bool]
-    """Each sender and recipient seen in clear, and whether the last answer to it in the session was 4xx."""
-
-
-def visit_of(record: SessionRecord) -> Visit:
-    envelope = record.envelope
-    mail_in_clear = bool(record.transactions) or envelope in (Envelope.VISIBLE, Envelope.PARTIAL)
-    return Visit(
-        ip=record.real_client.ip,
-        began_ns=epoch_us(record.start) * 1_000,
-        ended_ns=epoch_us(record.end) * 1_000,
-        starttls=record.starttls.outcome,
-        mail_in_clear=mail_in_clear,
-        is_dark=envelope in _HIDDEN,
-        is_hidden_by_starttls=envelope in _HIDDEN and record.channel is Channel.STARTTLS,
-        ended_without_mail=envelope is Envelope.NONE and not mail_in_clear,
-        mail_in_doubt=envelope is Envelope.UNKNOWN and not mail_in_clear,
-        recipients_in_doubt=_has_gaps_in_its_recipients(record),
-        put_off=_put_off(record.transactions),
+    __slots__ = (
+        "began_ns",
+        "ended_ns",
+        "ended_without_mail",
+        "ip",
+        "is_dark",
+        "is_hidden_by_starttls",
+        "mail_in_clear",
+        "mail_in_doubt",
+        "put_off",
+        "recipients_in_doubt",
+        "starttls",
     )
+
+    def __init__(self, record: SessionRecord) -> None:
+        envelope = record.envelope
+        is_dark = envelope in _HIDDEN
+        mail_in_clear = bool(record.transactions) or envelope in _WITH_MAIL
+        self.ip: Final = record.real_client.ip
+        """The peer: the proxied client where there is one."""
+        self.began_ns: Final = epoch_us(record.start) * 1_000
+        """The first packet, since the epoch."""
+        self.ended_ns: Final = epoch_us(record.end) * 1_000
+        """The last packet."""
+        self.starttls: Final = record.starttls.outcome
+        self.mail_in_clear: Final = mail_in_clear
+        self.is_dark: Final = is_dark
+        """Encryption hid what it carried, all or the rest."""
+        self.is_hidden_by_starttls: Final = is_dark and record.channel is _STARTTLS
+        self.ended_without_mail: Final = envelope is _NONE and not mail_in_clear
+        """In clear to its end, and no MAIL."""
+        self.mail_in_doubt: Final = envelope is _UNKNOWN and not mail_in_clear
+        """Whether it sent a MAIL in clear, or came to encryption, was not captured."""
+        self.recipients_in_doubt: Final = _has_gaps_in_its_recipients(record)
+        """It may have had more recipients in clear than the record lists."""
+        self.put_off: Final = _put_off(record.transactions)
+        """Each sender and recipient seen in clear, and whether the last answer to it in the session was
+        4xx."""
 
 
 def _put_off(transactions: tuple[Transaction, ...]) -> dict[tuple[str, str], bool]:
@@ -67,8 +70,9 @@ def _put_off(transactions: tuple[Transaction, ...]) -> dict[tuple[str, str], boo
         if sender is None:
             continue
         for recipient in transaction.recipients:
-            if recipient.address is not None:
-                answers[sender, recipient.address] = _is_put_off(transaction, recipient)
+            address = recipient.address
+            if address is not None:
+                answers[sender, address] = _is_put_off(transaction, recipient)
     return answers
 
 
@@ -84,10 +88,7 @@ def _is_4xx(code: int | None) -> bool:
 
 
 def _has_gaps_in_its_recipients(record: SessionRecord) -> bool:
-    if record.envelope in (Envelope.HIDDEN, Envelope.NONE):
+    envelope = record.envelope
+    if envelope in _WITHOUT_RECIPIENTS:
         return False  # known to have had none in clear, whatever else of it was not captured
-    return (
-        record.envelope is Envelope.UNKNOWN
-        or not record.capture.complete
-        or Anomaly.LIST_OVERFLOW in record.anomalies
-    )
+    return envelope is _UNKNOWN or not record.capture.complete or Anomaly.LIST_OVERFLOW in record.anomalies

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.anomalies import Anomaly
-from monitor.metrics.families import IncompleteReason, ReplyClass, Visibility
+from monitor.metrics.labels import IncompleteReason, ReplyClass, Visibility
 from monitor.metrics.tally import Counts
 from monitor.report.findings import Funnel, Observed, Sight, advice, by_label, funnel, sight
 from monitor.report.greylisters import what_if, what_they_could_do, what_would_change, who_came_back

@@ -2,8 +2,12 @@
 
 from collections.abc import Collection, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Final
 
 from monitor.sessions.record import Direction
+
+_REMEMBERED_MAX: Final = 1_024
+"""Addresses of which it is kept whether they are ours. Chosen as in monitor.sessions.addresses."""
 
 
 class OurAddresses:
@@ -15,6 +19,7 @@ class OurAddresses:
         """`hosts`: addresses as text; a zone (`%eth0`) is ignored."""
         self._networks = tuple(networks)
         self._hosts: frozenset[str] = frozenset()
+        self._in_networks: dict[str, bool] = {}
         self.set_hosts(hosts)
 
     def set_hosts(self, hosts: Collection[str]) -> None:
@@ -35,5 +40,15 @@ class OurAddresses:
     def _are_ours(self, address: str) -> bool:
         if address in self._hosts:
             return True
+        if not self._networks:
+            return False
+        known = self._in_networks.get(address)
+        if known is None:
+            if len(self._in_networks) >= _REMEMBERED_MAX:
+                self._in_networks.clear()
+            known = self._in_networks[address] = self._is_in_networks(address)
+        return known
+
+    def _is_in_networks(self, address: str) -> bool:
         parsed = ip_address(address)
         return any(parsed.version == network.version and parsed in network for network in self._networks)

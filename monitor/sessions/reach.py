@@ -6,27 +6,37 @@ The models themselves are in monitor.greylisters, one file each.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from monitor.sessions.record import Channel, Envelope, GreylisterReach
 from monitor.smtp.events import CommandAnswered
 from monitor.smtp.replies import Reply
 
 
-@dataclass(frozen=True, slots=True)
 class Ending:
     """What is known of a session once it is over."""
 
-    envelope: Envelope
-    channel: Channel
-    began_in_tls: bool
-    """The client's first bytes of all were TLS."""
-    client_sent_tls: bool
-    end_seen: bool
-    """The connection's end was captured."""
-    commands_lost: bool
-    """Commands may have been lost, before encryption was established if it ever was."""
+    __slots__ = ("began_in_tls", "channel", "client_sent_tls", "commands_lost", "end_seen", "envelope")
+
+    def __init__(
+        self,
+        *,
+        envelope: Envelope,
+        channel: Channel,
+        began_in_tls: bool,
+        client_sent_tls: bool,
+        end_seen: bool,
+        commands_lost: bool,
+    ) -> None:
+        self.envelope: Final = envelope
+        self.channel: Final = channel
+        self.began_in_tls: Final = began_in_tls
+        """The client's first bytes of all were TLS."""
+        self.client_sent_tls: Final = client_sent_tls
+        self.end_seen: Final = end_seen
+        """The connection's end was captured."""
+        self.commands_lost: Final = commands_lost
+        """Commands may have been lost, before encryption was established if it ever was."""
 
 
 class ReachModel(ABC):

@@ -2,19 +2,22 @@
 
 Field names, types and meanings are the public interface (docs/record.md). Records are frozen, and made of
 plain values only, in the order in which they stand in the JSON.
+
+`gc=False`: nothing in a record can lead back to it, so Python's collector need not look at them.
 """
 
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
+
+from msgspec import Struct
 
 from monitor.anomalies import Anomaly
 
 SCHEMA_VERSION: Final = 1
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
+_SECONDS_LENGTH: Final = len("2026-11-22T12:00:00")
 
 
 class Direction(StrEnum):
@@ -112,29 +115,25 @@ class Ended(StrEnum):
     CAPTURE_ENDED = "capture_ended"
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True, gc=False):
     ip: str
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Banner:
+class Banner(Struct, frozen=True, gc=False):
     code: int
     text: str
     """Without the code; the lines of a multi-line banner are joined by a line feed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Helo:
+class Helo(Struct, frozen=True, gc=False):
     verb: str
     """HELO, EHLO or LHLO."""
     name: str
     code: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Starttls:
+class Starttls(Struct, frozen=True, gc=False):
     offered: bool | None
     """By the answers to EHLO in clear; None where none was seen whole."""
     requested: int
@@ -142,8 +141,7 @@ class Starttls:
     outcome: StarttlsOutcome
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
+class Tls(Struct, frozen=True, gc=False):
     """From the two hello messages; None where that hello was not seen."""
 
     version: str | None
@@ -157,16 +155,14 @@ class Tls:
     ja4: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Auth:
+class Auth(Struct, frozen=True, gc=False):
     """An AUTH in clear. The mechanism and the last reply; never an argument, response or password."""
 
     mechanism: str
     code: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Recipient:
+class Recipient(Struct, frozen=True, gc=False):
     address: str | None
     """None where the RCPT line was not captured whole."""
     code: int | None
@@ -175,8 +171,7 @@ class Recipient:
     """From the session's first packet to the reply; None where none was seen."""
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
+class Data(Struct, frozen=True, gc=False):
     verb: str
     """DATA or BDAT."""
     wire_bytes: int | None
@@ -186,8 +181,7 @@ class Data:
     """The final reply."""
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(Struct, frozen=True, gc=False):
     mail_from: str | None
     """"" for the null sender; None where the MAIL line was not captured whole."""
     mail_code: int | None
@@ -197,8 +191,7 @@ class Transaction:
     outcome: TransactionOutcome
 
 
-@dataclass(frozen=True, slots=True)
-class ByteCounts:
+class ByteCounts(Struct, frozen=True, gc=False):
     """TCP payload, by sequence numbers; client + server = cleartext + encrypted."""
 
     client: int
@@ -208,24 +201,21 @@ class ByteCounts:
     """Inside TLS records, the handshake's included."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpaqueFrom:
+class OpaqueFrom(Struct, frozen=True, gc=False):
     """The first byte of each side that is TLS's, counted from 0; None where that was not captured."""
 
     client: int | None
     server: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class GreylisterReach:
+class GreylisterReach(Struct, frozen=True, gc=False):
     """How far one program's sight reaches into the session."""
 
     reach: Reach
     by: By | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(Struct, frozen=True, gc=False):
     """Where the client's address is, by the operator's own database."""
 
     country: str | None
@@ -234,8 +224,7 @@ class Location:
     as_organization: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Capture:
+class Capture(Struct, frozen=True, gc=False):
     """How well the session was seen."""
 
     complete: bool
@@ -244,8 +233,7 @@ class Capture:
     truncated: bool
 
 
-@dataclass(frozen=True, slots=True)
-class SessionRecord:
+class SessionRecord(Struct, frozen=True, gc=False):
     schema_version: int
     community_id: str
     start: str
@@ -285,4 +273,10 @@ class SessionRecord:
 
 def epoch_us(moment: str) -> int:
     """A record's `start` or `end`, as microseconds since the epoch."""
-    return (datetime.fromisoformat(moment) - _EPOCH) // _MICROSECOND
+    return _whole_seconds(moment[:_SECONDS_LENGTH]) * 1_000_000 + int(moment[_SECONDS_LENGTH + 1 : -1])
+
+
+@lru_cache(maxsize=8)
+def _whole_seconds(moment: str) -> int:
+    """Sessions that end together begin and end in the same few seconds."""
+    return int(datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp())

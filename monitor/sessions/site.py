@@ -1,7 +1,7 @@
 """What is known of the place where we watch, beside the packets."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import Final
 
 from monitor.sessions.direction import OurAddresses
 from monitor.sessions.reach import ReachModel
@@ -12,10 +12,17 @@ def _nowhere(_address: str) -> Location | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
 class Site:
-    ours: OurAddresses
-    greylisters: Sequence[ReachModel] = ()
-    """Whose reach every record tells."""
-    locate: Callable[[str], Location | None] = _nowhere
-    """Where an address is."""
+    __slots__ = ("greylisters", "locate", "ours")
+
+    def __init__(
+        self,
+        ours: OurAddresses,
+        greylisters: Sequence[ReachModel] = (),
+        locate: Callable[[str], Location | None] = _nowhere,
+    ) -> None:
+        self.ours: Final = ours
+        self.greylisters: Final = greylisters
+        """Whose reach every record tells."""
+        self.locate: Final = locate
+        """Where an address is."""

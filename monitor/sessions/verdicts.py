@@ -5,43 +5,87 @@ what was captured shows that this did not happen. Where bytes were lost neither 
 is unknown; a missing packet never turns into a guess.
 """
 
-from dataclasses import dataclass
+from typing import Final
 
 from monitor.sessions.record import Channel, Envelope, StarttlsOutcome
 
 
-@dataclass(frozen=True, slots=True)
 class Facts:
     """What is known of a session at its end."""
 
-    established: bool
-    ruled_out: bool
-    whole: bool
-    """Every byte up to here was captured."""
-    end_seen: bool
-    """And its end, too."""
-    client_sent_tls: bool
-    server_sent_tls: bool
-    implicit: bool
-    """The client's first bytes of all were TLS."""
-    upgraded: bool
-    """STARTTLS was answered 2xx."""
-    client_sent_clear_text: bool
-    server_sent_clear_text: bool
-    mail_in_clear: bool
-    """A MAIL in clear, before encryption was established if it ever was."""
-    commands_lost: bool
-    """Bytes were lost that may have held commands; before encryption was established if it ever was."""
-    ehlo_answered: bool
-    """A positive reply to EHLO came in clear."""
-    offered: bool
-    offer_unseen: bool
-    """A reply to EHLO was lost, or a part of it."""
-    keyword_masked: bool
-    requested: int
-    request_masked: bool
-    codes: tuple[int | None, ...]
-    """The replies to STARTTLS."""
+    __slots__ = (
+        "client_sent_clear_text",
+        "client_sent_tls",
+        "codes",
+        "commands_lost",
+        "ehlo_answered",
+        "end_seen",
+        "established",
+        "implicit",
+        "keyword_masked",
+        "mail_in_clear",
+        "offer_unseen",
+        "offered",
+        "request_masked",
+        "requested",
+        "ruled_out",
+        "server_sent_clear_text",
+        "server_sent_tls",
+        "upgraded",
+        "whole",
+    )
+
+    def __init__(
+        self,
+        *,
+        established: bool,
+        ruled_out: bool,
+        whole: bool,
+        end_seen: bool,
+        client_sent_tls: bool,
+        server_sent_tls: bool,
+        implicit: bool,
+        upgraded: bool,
+        client_sent_clear_text: bool,
+        server_sent_clear_text: bool,
+        mail_in_clear: bool,
+        commands_lost: bool,
+        ehlo_answered: bool,
+        offered: bool,
+        offer_unseen: bool,
+        keyword_masked: bool,
+        requested: int,
+        request_masked: bool,
+        codes: tuple[int | None, ...],
+    ) -> None:
+        self.established: Final = established
+        self.ruled_out: Final = ruled_out
+        self.whole: Final = whole
+        """Every byte up to here was captured."""
+        self.end_seen: Final = end_seen
+        """And its end, too."""
+        self.client_sent_tls: Final = client_sent_tls
+        self.server_sent_tls: Final = server_sent_tls
+        self.implicit: Final = implicit
+        """The client's first bytes of all were TLS."""
+        self.upgraded: Final = upgraded
+        """STARTTLS was answered 2xx."""
+        self.client_sent_clear_text: Final = client_sent_clear_text
+        self.server_sent_clear_text: Final = server_sent_clear_text
+        self.mail_in_clear: Final = mail_in_clear
+        """A MAIL in clear, before encryption was established if it ever was."""
+        self.commands_lost: Final = commands_lost
+        """Bytes were lost that may have held commands; before encryption was established if it ever was."""
+        self.ehlo_answered: Final = ehlo_answered
+        """A positive reply to EHLO came in clear."""
+        self.offered: Final = offered
+        self.offer_unseen: Final = offer_unseen
+        """A reply to EHLO was lost, or a part of it."""
+        self.keyword_masked: Final = keyword_masked
+        self.requested: Final = requested
+        self.request_masked: Final = request_masked
+        self.codes: Final = codes
+        """The replies to STARTTLS."""
 
 
 def channel(facts: Facts) -> Channel:
@@ -86,9 +130,8 @@ def starttls_offered(facts: Facts) -> bool | None:
     return False if facts.ehlo_answered and not (facts.offer_unseen or facts.commands_lost) else None
 
 
-def starttls_outcome(facts: Facts) -> StarttlsOutcome:
-    """How far STARTTLS came."""
-    carried_by = channel(facts)
+def starttls_outcome(facts: Facts, carried_by: Channel) -> StarttlsOutcome:
+    """How far STARTTLS came. `carried_by`: as `channel` says."""
     if carried_by is Channel.STARTTLS:
         if facts.established:
             return StarttlsOutcome.ESTABLISHED

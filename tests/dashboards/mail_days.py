@@ -6,12 +6,14 @@ addresses, how many come in an hour, and the numbers of packets. The same seed g
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from heapq import heappop, heappush
 from random import Random
 from typing import Final
+
+from msgspec.structs import replace
 
 from monitor.anomalies import Anomaly
 from monitor.sessions.record import Direction, Endpoint, Envelope, Location, SessionRecord, StarttlsOutcome

@@ -1,6 +1,5 @@
 """The documents name everything that there is, and nothing that there is not."""
 
-import dataclasses
 import enum
 import re
 import types
@@ -9,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
 
 from monitor.anomalies import Anomaly
@@ -59,7 +59,7 @@ def _fields(cls: type) -> Iterator[tuple[str, type]]:
     for name, hint in typing.get_type_hints(cls).items():
         yield name, hint
         for inner in (hint, *typing.get_args(hint)):
-            if dataclasses.is_dataclass(inner) and isinstance(inner, type):
+            if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
                 yield from _fields(inner)
 
 

@@ -38,8 +38,10 @@ def read_exposition(text: str) -> Scrape:
             if family := by_name.get(sample.name):
                 labels = tuple(sample.labels[name] for name in family.label_names)
                 samples[family][labels] = int(sample.value)
+    counts = Counts()
+    counts.sessions, counts.starttls = samples[families.SESSIONS], samples[families.STARTTLS]
     return Scrape(
-        Counts(sessions=samples[families.SESSIONS], starttls=samples[families.STARTTLS]),
+        counts,
         PacketCounts(
             Counter({Verdict(labels[0]): count for labels, count in samples[families.PACKETS].items()}),
             Counter(

@@ -1,10 +1,10 @@
 """Session records written by hand, for all that comes after the session."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from monitor.sessions.record import (
     SCHEMA_VERSION,

@@ -166,6 +166,34 @@ def test_a_file_size_limit_in_the_middle_of_a_line_leaves_no_half_line(
     assert path.read_bytes() == line * 2
 
 
+def test_records_written_together_are_lost_together(
+    make_record: MakeRecord, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "records.jsonl"
+    line = encode(make_record())
+    writer = RecordsWriter(str(path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(line) * 3 + 1, limits[1]))
+    try:
+        results = [writer.write(make_record(), make_record()) for _ in range(2)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert results == [True, False]
+    assert path.read_bytes() == line * 2
+    assert writer.write(make_record())
+    writer.close()
+    assert path.read_bytes() == line * 3
+    assert "lost in between: 2" in caplog.text
+
+
+def test_a_record_has_nothing_of_the_one_before_it(make_record: MakeRecord) -> None:
+    first = encode(make_record(banner=Banner(220, "x" * 5_000)))
+    again = encode(make_record())
+    assert b"x" * 5_000 in first
+    assert again.count(b"\n") == 1
+    assert json.loads(again)["banner"]["text"] == "mx.example ESMTP"
+
+
 def test_dev_full_is_a_warning(make_record: MakeRecord, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         writer = RecordsWriter("/dev/full")

@@ -2,9 +2,9 @@
 
 import io
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from monitor.anomalies import Anomaly

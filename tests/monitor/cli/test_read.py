@@ -248,3 +248,14 @@ def test_help_and_version() -> None:
         assert done.returncode == 0
         assert b"Examples:" in done.stdout
     assert _run().returncode == 2
+
+
+def test_garbage_is_collected_once_the_reading_has_begun() -> None:
+    """It is not while modules are imported, and a long reading must not stay without."""
+    program = (
+        "import atexit, gc, sys; from monitor.cli.main import main; "
+        "atexit.register(lambda: print(gc.isenabled(), file=sys.stderr)); main()"
+    )
+    arguments = [sys.executable, "-c", program, "read", "--format", "jsonl", _capture("plain_single")]
+    done = subprocess.run(arguments, capture_output=True, check=True)
+    assert done.stderr == b"True\n"

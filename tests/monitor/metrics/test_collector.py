@@ -18,7 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from monitor.anomalies import Anomaly
 from monitor.cli.observers import Observers
 from monitor.metrics.collector import MonitorCollector, exposition, registry_of
-from monitor.metrics.families import FAMILIES, SESSIONS, TLS_VERSIONS, Kind
+from monitor.metrics.families import FAMILIES, SESSIONS, Kind
+from monitor.metrics.labels import TLS_VERSIONS
 from monitor.metrics.tally import Tally
 from monitor.sessions.record import Channel, Direction, Envelope, SessionRecord
 

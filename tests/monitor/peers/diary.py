@@ -14,9 +14,10 @@ end was not captured, `gap` captured with a gap, `overflow` too long for its lis
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from msgspec.structs import replace
 
 from monitor.anomalies import Anomaly
 from monitor.peers import Peers

@@ -2,11 +2,11 @@
 
 import gc
 import types
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from monitor.peers import After, GivenUp, Peers, TlsNeed
 from monitor.peers.lately import LATENESS_NS

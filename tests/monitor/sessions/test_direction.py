@@ -32,6 +32,14 @@ def test_who_knows_no_address_of_ours_knows_no_direction() -> None:
     assert OurAddresses().direction("192.0.2.1", "192.0.2.2") is Direction.UNKNOWN
 
 
+def test_a_network_is_known_however_many_addresses_ask() -> None:
+    ours = OurAddresses([ip_network("192.0.2.0/24")])
+    strangers = [f"10.0.{number >> 8}.{number & 255}" for number in range(3_000)]
+    for _ in range(2):
+        assert {ours.direction(stranger, "192.0.2.25") for stranger in strangers} == {Direction.INBOUND}
+        assert {ours.direction(stranger, "203.0.113.9") for stranger in strangers} == {Direction.UNKNOWN}
+
+
 def test_addresses_come_and_go() -> None:
     ours = OurAddresses(hosts=["192.0.2.1"])
     ours.set_hosts(["192.0.2.2"])

@@ -8,10 +8,11 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
+
+from msgspec.structs import replace
 
 from monitor.sessions.record import Endpoint, GreylisterReach, Reach, SessionRecord, TransactionOutcome
 from monitor.simulation.simulation import Simulation

@@ -1,9 +1,10 @@
 """Finished sessions written by hand, as short as the tests want them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from msgspec.structs import replace
 
 from monitor.sessions.record import (
     By,
