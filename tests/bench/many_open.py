@@ -7,10 +7,11 @@ many ports.
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from rich.console import Console
 
@@ -65,18 +66,12 @@ def measure(scale: Scale) -> Measured:
         watch = running.enter_context(EbpfWatch(network.server, network.folder))
         resident_before = watch.resident_bytes()
         started = time.monotonic()
-        clients = [_start_client(network, number, each) for number in range(1, _PAIRS + 1)]
-        try:
+        with _clients(network, each) as clients:
             for client in clients:
                 _await_open(client)
             opening_seconds = time.monotonic() - started
             seen_open = _await_seen(watch, sessions)
             resident_bytes = watch.resident_bytes()
-        finally:
-            for client in clients:
-                _pipe(client.stdin).close()
-        for client in clients:
-            client.wait()
         watch.await_records(sessions, timeout_seconds=_PATIENCE_SECONDS)
         resident_afterwards, peak_bytes = watch.resident_bytes(), watch.peak_bytes()
         drops = watch.end()
@@ -94,6 +89,14 @@ def measure(scale: Scale) -> Measured:
     )
 
 
+@contextmanager
+def _clients(network: Network, sessions: int) -> Iterator[list[subprocess.Popen[str]]]:
+    """Each with so many sessions, which it closes at the end."""
+    with ExitStack() as running:
+        numbers = range(1, _PAIRS + 1)
+        yield [running.enter_context(_start_client(network, number, sessions)) for number in numbers]
+
+
 def _start_client(network: Network, number: int, sessions: int) -> subprocess.Popen[str]:
     ends = (server_address(number), client_address(number))
     numbers = (sessions, PER_SECOND // _PAIRS)
@@ -107,7 +110,8 @@ def _start_client(network: Network, number: int, sessions: int) -> subprocess.Po
 
 
 def _await_open(client: subprocess.Popen[str]) -> None:
-    if _pipe(client.stdout).readline() != "open\n":
+    assert client.stdout is not None
+    if client.stdout.readline() != "open\n":
         raise RuntimeError("a client could not open its sessions: has it descriptors enough (ulimit -n)?")
 
 
@@ -119,11 +123,6 @@ def _await_seen(watch: EbpfWatch, sessions: int) -> int:
         if seen == sessions or time.monotonic() > deadline:
             return seen
         time.sleep(1)
-
-
-def _pipe(end: IO[str] | None) -> IO[str]:
-    assert end is not None
-    return end
 
 
 def goals(measured: Measured) -> list[Goal]:
