@@ -57,7 +57,7 @@ format: setup ## put every file in the formatter's shape
 boards: setup ## write boards and rules into dashboards/generated
 	$(BIN)/python -m dashboards
 
-bench: setup lab ## measure, and print ratios against peers
+bench: setup lab ## measure, and hold it against the goals (20 minutes)
 	$(BIN)/python -m tests.bench
 
 wheel: setup ## build the wheel into dist/

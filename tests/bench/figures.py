@@ -22,6 +22,11 @@ class Spread:
         ordered = sorted(values)
         return cls(median(ordered), ordered[0], ordered[-1])
 
+    @classmethod
+    def of_ratios(cls, ones: Iterable[float], others: Iterable[float]) -> Self:
+        """Pair by pair, in the order in which they were measured; what has no partner is left out."""
+        return cls.of(one / other for one, other in zip(ones, others, strict=False))
+
     def text(self, write: Callable[[float], str]) -> str:
         return f"{write(self.median)} ({write(self.least)} to {write(self.most)})"
 
@@ -45,6 +50,15 @@ def whole(number: float) -> str:
 
 def times(ratio: float) -> str:
     return f"{ratio:.2f}"
+
+
+def significant(ratio: float) -> str:
+    """Three digits, wherever they are: one goal is a fraction of a percent, another a multiple."""
+    return f"{ratio:,.3g}" if ratio < 1000 else f"{ratio:,.0f}"
+
+
+def megabytes(size_bytes: float) -> str:
+    return f"{size_bytes / 1e6:,.1f} MB"
 
 
 def print_table(console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

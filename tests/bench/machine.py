@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def describe() -> list[str]:
-    """Lines of a list. The load says whether somebody else was at work meanwhile."""
+    """Lines of a list. A load: somebody else is at work, and figures are too high, not all alike."""
     processor = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
     tshark = subprocess.run(["tshark", "--version"], capture_output=True, text=True, check=True).stdout
     return [

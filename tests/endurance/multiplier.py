@@ -87,7 +87,7 @@ def read_capture(path: Path = CAPTURE) -> Capture:
     found: dict[tuple[Endpoint, Endpoint], Session] = {}
     session: Session | None = None
     for packet in packets_in(whole):
-        ends = _ends(packet.data)
+        ends = ends_of(packet.data)
         if ends is not None:
             client, server, copy_at = ends
             session = found.setdefault((client, server), Session(client, server, packet.at_us, []))
@@ -146,7 +146,7 @@ def copy_of(client_ip: str) -> tuple[int, str]:
     return int(copy) - FIRST_COPY, f"{first}.77.{rest}"
 
 
-def _ends(frame: bytes) -> tuple[Endpoint, Endpoint, int] | None:
+def ends_of(frame: bytes) -> tuple[Endpoint, Endpoint, int] | None:
     """Client and server of a session's packet, and where the copy's number goes; None: it is no session's."""
     if frame[_TYPE] == _IPV4 and frame[23] == _TCP:
         family, source, size, ports = socket.AF_INET, 26, 4, 14 + (frame[14] & 0x0F) * 4

@@ -20,6 +20,8 @@ PROGRAMS: Final = {
     "/usr/sbin/postfix": "postfix",
     "/usr/bin/swaks": "swaks",
     "/usr/bin/tcpdump": "tcpdump",
+    "/usr/bin/ndpiReader": "libndpi-bin",
+    "/usr/sbin/trafgen": "netsniff-ng",
     "/usr/bin/tcpreplay": "tcpreplay",
     "/usr/bin/tshark": "tshark",
     "/usr/bin/openssl": "openssl",
