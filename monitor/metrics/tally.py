@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from threading import Lock
 from typing import Final
 
@@ -88,7 +88,7 @@ class Tally:
     def snapshot(self) -> Counts:
         """A copy that no longer changes."""
         with self._lock:
-            return Counts(*(copy(getattr(self._counts, name)) for name in Counts.__slots__))
+            return Counts(*[copy(getattr(self._counts, each.name)) for each in fields(Counts)])
 
     def _count(self, record: SessionRecord) -> None:
         counts = self._counts

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mypy_extensions import mypyc_attr
+
 from monitor.sessions.record import Channel, Envelope, GreylisterReach
 from monitor.smtp.events import CommandAnswered
 from monitor.smtp.replies import Reply
@@ -29,6 +31,7 @@ class Ending:
     """Commands may have been lost, before encryption was established if it ever was."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ReachModel(ABC):
     """One program. It reads along, in the order of the wire, and holds no state: what a reply settles is
     settled for the session, and what nothing settled is decided at its end.

@@ -29,6 +29,7 @@ from monitor.tls.records import (
     SSLV2_CLIENT_HELLO,
     SSLV2_SERVER_HELLO,
     RecordReader,
+    RecordSink,
 )
 
 # An alert in clear: its level and its description, RFC 5246 section 7.2. Encrypted ones are longer.
@@ -102,8 +103,8 @@ class TlsReader:
         return self._judge.facts
 
 
-class _Judge:
-    """Hears of the records of both sides: a `RecordSink`."""
+class _Judge(RecordSink):
+    """Hears of the records of both sides."""
 
     __slots__ = (
         "_alert_levels",
@@ -114,17 +115,14 @@ class _Judge:
         "establishment",
         "facts",
         "fatal_alert_seen",
-        "sslv2_may_follow",
-        "sslv2_spoken",
     )
 
     def __init__(self) -> None:
+        super().__init__()
         self.establishment = Establishment()
         self.facts: TlsFacts | None = None
         self.doubt = False
         self.fatal_alert_seen = False
-        self.sslv2_may_follow = False
-        self.sslv2_spoken = False
         self._collectors = (HelloCollector(CLIENT_HELLO), HelloCollector(SERVER_HELLO))
         # The first byte of the alert record that is being read; None before it came.
         self._alert_levels: list[int | None] = [None, None]
