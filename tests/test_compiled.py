@@ -57,3 +57,16 @@ def test_the_compiled_program_and_its_sources_say_the_same_of_all_captures(outpu
     said = [run(house, code, "read", "--format", output, *files).splitlines() for house in (ROOT, pure)]
     assert len(said[0]) > len(files) > 30
     assert said[0] == said[1]
+
+
+def test_a_source_that_has_changed_since_it_was_compiled_is_named(tmp_path: Path) -> None:
+    copied = [*sources(), "scripts/native.py", "build/native/compiled.json"]
+    for name in [*copied, *(str(path.relative_to(ROOT)) for path in libraries())]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, tmp_path / name)  # with other times
+    code = "from scripts.native import outdated; print(*outdated())"
+    assert run(tmp_path, code).split() == []
+    with (tmp_path / "monitor/side.py").open("a") as changed:
+        changed.write("# a word more\n")
+    (tmp_path / "monitor/streams.py").unlink()
+    assert run(tmp_path, code).split() == ["monitor/side.py", "monitor/streams.py"]

@@ -64,26 +64,25 @@ class ReachModel(ABC):
 class Reaches:
     """What the models find of one session."""
 
-    __slots__ = ("_found", "_models")
+    __slots__ = ("_found", "_models", "_reading")
 
     def __init__(self, models: Sequence[ReachModel]) -> None:
-        self._models = models
+        self._models = tuple(models)
+        self._reading = self._models
+        """Those that nothing has settled yet."""
         self._found: dict[str, GreylisterReach] = {}
 
     def greeted(self, banner: Reply) -> None:
-        for model in self._models:
-            if model.name not in self._found:
-                self._settle(model, model.greeted(banner))
+        for model in self._reading:
+            self._settle(model, model.greeted(banner))
 
     def answered(self, event: CommandAnswered) -> None:
-        for model in self._models:
-            if model.name not in self._found:
-                self._settle(model, model.answered(event))
+        for model in self._reading:
+            self._settle(model, model.answered(event))
 
     def lost(self) -> None:
-        for model in self._models:
-            if model.name not in self._found:
-                self._settle(model, model.lost())
+        for model in self._reading:
+            self._settle(model, model.lost())
 
     def ended(self, ending: Ending) -> dict[str, GreylisterReach]:
         """By the models' names, in their order."""
@@ -92,3 +91,4 @@ class Reaches:
     def _settle(self, model: ReachModel, found: GreylisterReach | None) -> None:
         if found is not None:
             self._found[model.name] = found
+            self._reading = tuple([other for other in self._reading if other is not model])
