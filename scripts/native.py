@@ -170,7 +170,7 @@ def main() -> None:
     if os.environ.get(PURE) or lacking is not None:
         remove()
         why = f"{lacking} is missing" if lacking is not None else f"{PURE} is set"
-        print(f"not compiled, as {why}: pure Python runs, and takes about three times as long")
+        print(f"not compiled, as {why}: pure Python runs, and takes about twice as long")
         return
     compile_all()
 

@@ -63,7 +63,7 @@ class TlsReader:
 
     def __init__(self) -> None:
         self._judge = _Judge()
-        self._records = (RecordReader(Side.CLIENT, self._judge), RecordReader(Side.SERVER, self._judge))
+        self._records = [RecordReader(Side.CLIENT, self._judge), RecordReader(Side.SERVER, self._judge)]
 
     def receive(self, side: Side, data: bytes) -> bytes:
         """Takes the next bytes of a side. Returns those that are clear text again: where, at a known record
@@ -123,7 +123,7 @@ class _Judge(RecordSink):
         self.facts: TlsFacts | None = None
         self.doubt = False
         self.fatal_alert_seen = False
-        self._collectors = (HelloCollector(CLIENT_HELLO), HelloCollector(SERVER_HELLO))
+        self._collectors = [HelloCollector(CLIENT_HELLO), HelloCollector(SERVER_HELLO)]
         # The first byte of the alert record that is being read; None before it came.
         self._alert_levels: list[int | None] = [None, None]
         self._early_data_offered = False
