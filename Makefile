@@ -17,7 +17,8 @@ WORKERS ?= 2
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## set up .venv with .venv/bin/smtp-horizon; quick when nothing is to be done
+setup: $(STAMP) ## set up .venv with .venv/bin/smtp-horizon, compiled; quick when nothing is to be done
+	@$(BIN)/python scripts/native.py
 
 $(STAMP): pyproject.toml scripts/setup
 	@PYTHON=$(PYTHON) VENV=$(VENV) scripts/setup
@@ -47,7 +48,7 @@ lint: setup ## ruff, formatter, mypy --strict, import-linter
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/mypy --explicit-package-bases tests
+	$(BIN)/mypy --explicit-package-bases tests scripts
 	$(BIN)/lint-imports
 
 format: setup ## put every file in the formatter's shape
@@ -64,4 +65,6 @@ wheel: setup ## build the wheel into dist/
 	$(BIN)/python -m pip --quiet wheel --no-deps --wheel-dir dist .
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build
+	find . -maxdepth 1 -name '*.so' -delete
+	find monitor probes -name '*.so' -delete

@@ -17,9 +17,12 @@ and the stream begins at the lowest number among them.
 Of bytes that came twice, those delivered first count: both ends have usually seen these.
 """
 
+from abc import ABC, abstractmethod
 from bisect import insort
 from operator import attrgetter
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
+
+from mypy_extensions import mypyc_attr
 
 from monitor.side import Side
 from probes.segment import ACK, FIN, LEFT_OUT, RST, SYN, Segment
@@ -50,9 +53,13 @@ _MODULUS: Final = 1 << 32
 _BY_PLACE: Final = attrgetter("at")
 
 
-class StreamReader(Protocol):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class StreamReader(ABC):
     """Takes what a connection's two streams deliver."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def data(self, side: Side, data: bytes, at: int, heard: int) -> int:
         """The next bytes of one side, the first of them byte `at` of its stream, sent when their sender had
         acknowledged `heard` bytes of the other side's stream.
@@ -61,9 +68,11 @@ class StreamReader(Protocol):
             How many of that side's next bytes the reader need not see.
         """
 
+    @abstractmethod
     def passed(self, side: Side, length: int) -> None:
         """The next `length` bytes of one side came, of those that need not be seen."""
 
+    @abstractmethod
     def left_out(self, side: Side, length: int, edge: bytes, left: int) -> bool:
         """The next `length` bytes of one side came, and the probe left them out; see
         `probes.segment.Segment.left`.
@@ -72,6 +81,7 @@ class StreamReader(Protocol):
             False where the reader needs them after all: then they are lost.
         """
 
+    @abstractmethod
     def lost(self, side: Side, length: int) -> None:
         """The next `length` bytes of one side were not captured."""
 
@@ -397,10 +407,14 @@ class Streams:
             self._directions[piece.side].overtaken = 0
         insort(self._held[piece.side], piece, key=_BY_PLACE)
         self._held_bytes += len(piece.payload) + HELD_OVERHEAD_BYTES
-        while self._held is not None and (
-            self._held_bytes > HELD_LIMIT_BYTES or sum(map(len, self._held)) > HELD_LIMIT_SEGMENTS
-        ):
+        while self._holds_too_much():
             self._give_up_hole(self._most_held())
+
+    def _holds_too_much(self) -> bool:
+        held = self._held
+        return held is not None and (
+            self._held_bytes > HELD_LIMIT_BYTES or len(held[0]) + len(held[1]) > HELD_LIMIT_SEGMENTS
+        )
 
     def _release(self) -> None:
         """Delivers what can go on now."""

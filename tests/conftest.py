@@ -2,10 +2,22 @@
 
 import os
 
+import pytest
 from hypothesis import settings
+
+from scripts.native import PURE, outdated
 
 # A busy machine is slow, and no fault of the code's. CI tries the same examples every time, so that what it
 # says of a change is about the change; everybody else tries new ones.
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_configure() -> None:
+    """Nobody is to look for a mistake in a source that is not what runs."""
+    changed = outdated()
+    if changed:
+        raise pytest.UsageError(
+            f"not as it was compiled: {', '.join(changed)}; run `make setup`, or `{PURE}=1 make setup`"
+        )

@@ -19,6 +19,7 @@ from typing import Final
 import click
 import psutil
 
+from monitor import streams
 from monitor.cli.main import DONE, FAILED
 from monitor.cli.parameters import ENVIRONMENT_PREFIX, ports_option
 from probes.ebpf.program import why_unavailable as ebpf_unavailable
@@ -92,13 +93,18 @@ def diagnose(ports: frozenset[int]) -> tuple[bool, list[Finding]]:
     can_watch = any(finding.state is State.FINE for finding in live)
     listening = _listeners(ports)
     mail = [*_mail_servers(ports, listening), _tls_library(listening)]
-    findings = [_system(), *live, _capture_files(), _tshark(), *mail]
+    findings = [_system(), _program(), *live, _capture_files(), _tshark(), *mail]
     return can_watch, findings
 
 
 def _system() -> Finding:
     kernel = f"{platform.system()} {platform.release()} on {platform.machine()}"
     return Finding(State.NOTE, "system", f"{kernel}, Python {platform.python_version()}")
+
+
+def _program() -> Finding:
+    kind = "pure Python" if Path(streams.__file__).suffix == ".py" else "compiled"
+    return Finding(State.NOTE, "smtp-horizon", f"{version('smtp-horizon')}, {kind}")
 
 
 def _ebpf() -> Finding:

@@ -22,6 +22,8 @@ from monitor.smtp.replies import Reply
 
 LINE_OCTETS: Final = 1_023
 """Its buffer, line end included; the rest of a longer line is the next line to it."""
+_REPLY_TEXT_OCTETS: Final = LINE_OCTETS - 6
+"""The same of a reply: the code, its separator and the line end are in it."""
 ARGUMENT_OCTETS: Final = 511
 """It closes on a longer address, and on a longer name in HELO and EHLO."""
 
@@ -130,4 +132,4 @@ def _holds_up(reply: Reply) -> bool:
     """It hands on one line of a reply, and goes on to the next only after `250-`."""
     if len(reply.lines) > 1 and reply.code != 250:
         return True
-    return any(len(line) + len(b"250-\r\n") > LINE_OCTETS or b"\0" in line for line in reply.lines)
+    return any(len(line) > _REPLY_TEXT_OCTETS or b"\0" in line for line in reply.lines)

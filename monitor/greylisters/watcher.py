@@ -1,10 +1,13 @@
 """What the models have in common."""
 
+from mypy_extensions import mypyc_attr
+
 from monitor.greylisters.placement import TlsEnds
 from monitor.sessions.reach import Ending, ReachModel
 from monitor.sessions.record import By, Channel
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # a model may be a file that nobody has compiled
 class StreamWatcher(ReachModel):
     """A program at a site of which it is known where TLS ends."""
 

@@ -10,7 +10,10 @@ TLS follows.
 Sans-IO: bytes in, events out, through `EventSink`.
 """
 
-from typing import Final, Protocol
+from abc import ABC, abstractmethod
+from typing import Final
+
+from mypy_extensions import mypyc_attr
 
 from monitor.anomalies import Anomaly
 from monitor.proxy_protocol import NeedMore, ProxyHeader, read_proxy_header
@@ -18,6 +21,7 @@ from monitor.side import Side
 from monitor.smtp.dialogue import Dialogue
 from monitor.smtp.events import AnomalySeen, Event, TlsAccepted
 from monitor.smtp.transitions import Phase
+from monitor.streams import StreamReader
 from monitor.tls.handshake import TlsReader
 from monitor.tls.records import looks_like_tls
 
@@ -28,16 +32,21 @@ IMPLICIT_TLS_PORT: Final = 465  # RFC 8314 section 7.3
 _OPENING_LIMIT_BYTES: Final = 2_048
 
 
-class EventSink(Protocol):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class EventSink(ABC):
     """Takes what happens in a conversation."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def event(self, event: Event) -> None: ...
 
+    @abstractmethod
     def proxied(self, header: ProxyHeader) -> None: ...
 
 
-class Conversation:
-    """Reads both streams of one connection. A `monitor.streams.StreamReader`."""
+class Conversation(StreamReader):
+    """Reads both streams of one connection."""
 
     __slots__ = (
         "_at_opening",

@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
+from mypy_extensions import mypyc_attr
+
 from monitor.sessions.record import Channel, Envelope, GreylisterReach
 from monitor.smtp.events import CommandAnswered
 from monitor.smtp.replies import Reply
@@ -39,6 +41,7 @@ class Ending:
         """Commands may have been lost, before encryption was established if it ever was."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ReachModel(ABC):
     """One program. It reads along, in the order of the wire, and holds no state: what a reply settles is
     settled for the session, and what nothing settled is decided at its end.
@@ -71,26 +74,25 @@ class ReachModel(ABC):
 class Reaches:
     """What the models find of one session."""
 
-    __slots__ = ("_found", "_models")
+    __slots__ = ("_found", "_models", "_reading")
 
     def __init__(self, models: Sequence[ReachModel]) -> None:
-        self._models = models
+        self._models = tuple(models)
+        self._reading = self._models
+        """Those that nothing has settled yet."""
         self._found: dict[str, GreylisterReach] = {}
 
     def greeted(self, banner: Reply) -> None:
-        for model in self._models:
-            if model.name not in self._found:
-                self._settle(model, model.greeted(banner))
+        for model in self._reading:
+            self._settle(model, model.greeted(banner))
 
     def answered(self, event: CommandAnswered) -> None:
-        for model in self._models:
-            if model.name not in self._found:
-                self._settle(model, model.answered(event))
+        for model in self._reading:
+            self._settle(model, model.answered(event))
 
     def lost(self) -> None:
-        for model in self._models:
-            if model.name not in self._found:
-                self._settle(model, model.lost())
+        for model in self._reading:
+            self._settle(model, model.lost())
 
     def ended(self, ending: Ending) -> dict[str, GreylisterReach]:
         """By the models' names, in their order."""
@@ -99,3 +101,4 @@ class Reaches:
     def _settle(self, model: ReachModel, found: GreylisterReach | None) -> None:
         if found is not None:
             self._found[model.name] = found
+            self._reading = tuple([other for other in self._reading if other is not model])

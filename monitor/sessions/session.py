@@ -8,7 +8,7 @@ from monitor.anomalies import Anomaly
 from monitor.proxy_protocol import ProxyHeader
 from monitor.sessions.addresses import address_text
 from monitor.sessions.community_id import community_id
-from monitor.sessions.conversation import Conversation
+from monitor.sessions.conversation import Conversation, EventSink
 from monitor.sessions.reach import Ending, Reaches
 from monitor.sessions.record import (
     SCHEMA_VERSION,
@@ -55,7 +55,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MASKED_KEYWORD_LENGTH: Final = len("STARTTLS")
 
 
-class Session:
+class Session(EventSink):
     """Follows one connection from its first segment to its record."""
 
     __slots__ = (

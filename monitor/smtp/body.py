@@ -35,10 +35,16 @@ class BodyReader:
 
     def feed(self, data: bytes) -> int | None:
         """Takes the next bytes. Returns how many of them belong to the message if it ends here, else None."""
-        tail_length = len(self._tail)
-        window = self._tail + data
+        tail = self._tail
+        if self.loose_end_bytes is None and b"\n." not in data and b"\n." not in tail + data[:1]:
+            # Almost every piece is like that.
+            self.wire_bytes += len(data)
+            self._tail = data[-4:] if len(data) >= 4 else (tail + data)[-4:]
+            return None
+        tail_length = len(tail)
+        window = tail + data
         used = None
-        if b"\n." in window:  # of almost every piece this is all that is asked
+        if b"\n." in window:
             end = window.find(b"\r\n.\r\n")
             if end >= 0:
                 used = end + 5 - tail_length

@@ -7,7 +7,6 @@ ABNF: https://www.rfc-editor.org/rfc/rfc5321#section-4.1.2
 """
 
 import re
-from dataclasses import dataclass, field
 from typing import Final
 
 LINE_LIMIT_BYTES: Final = 16_384
@@ -84,41 +83,59 @@ _BRACKET_PATH: Final = re.compile(rb'<((?:"(?:[^"\\]|\\.)*"|[^>"])*)>')
 _BRACKET_PATH_UNQUOTED: Final = re.compile(rb"<([^>]*)>")
 
 
-@dataclass(frozen=True, slots=True)
 class Path:
     """The mailbox of MAIL or RCPT and its parameters."""
 
-    address: str
-    """As sent, without angle brackets and source route; "" for the null sender."""
-    params: dict[str, str | None] = field(default_factory=dict)
-    """Keywords in upper case; None where a keyword stands without a value."""
+    __slots__ = ("address", "params")
+
+    def __init__(self, address: str, params: dict[str, str | None]) -> None:
+        self.address: Final = address
+        """As sent, without angle brackets and source route; "" for the null sender."""
+        self.params: Final = params
+        """Keywords in upper case; None where a keyword stands without a value."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Command:
     """A command that the client sent. Two commands are never equal: each has its own reply."""
 
-    verb: str
-    """One of `KNOWN_VERBS`, `UNKNOWN_VERB`, or `END_OF_DATA` for the end of a message."""
-    name: str = ""
-    """HELO, EHLO, LHLO: the name given. AUTH: the mechanism. Else empty."""
-    path: Path | None = None
-    """MAIL FROM, RCPT TO; None where the line does not go on like that, and where it is `cut`."""
-    size_bytes: int | None = None
-    """BDAT, XEXCH50: the count of raw bytes that follow. END_OF_DATA: the message's bytes on the wire, None
-    where its beginning or end was not captured."""
-    last: bool = False
-    """BDAT: the last chunk."""
-    masked: bool = False
-    """STARTTLS: overwritten in flight."""
-    cut: bool = False
-    """The rest of its line was lost, or is over the limit: nothing is known of its arguments."""
-    line: bytes = b""
-    """MAIL and RCPT as sent, without the line end; empty for every other command, as it may hold a secret."""
-    octets: int = 0
-    """Length of its line, the line end included, as far as it was read."""
-    has_nul: bool = False
-    """A byte of zero is in its line."""
+    __slots__ = ("cut", "has_nul", "last", "line", "masked", "name", "octets", "path", "size_bytes", "verb")
+
+    def __init__(
+        self,
+        verb: str,
+        *,
+        name: str = "",
+        path: Path | None = None,
+        size_bytes: int | None = None,
+        last: bool = False,
+        masked: bool = False,
+        cut: bool = False,
+        line: bytes = b"",
+        octets: int = 0,
+        has_nul: bool = False,
+    ) -> None:
+        self.verb: Final = verb
+        """One of `KNOWN_VERBS`, `UNKNOWN_VERB`, or `END_OF_DATA` for the end of a message."""
+        self.name: Final = name
+        """HELO, EHLO, LHLO: the name given. AUTH: the mechanism. Else empty."""
+        self.path: Final = path
+        """MAIL FROM, RCPT TO; None where the line does not go on like that, and where it is `cut`."""
+        self.size_bytes: Final = size_bytes
+        """BDAT, XEXCH50: the count of raw bytes that follow. END_OF_DATA: the message's bytes on the wire,
+        None where its beginning or end was not captured."""
+        self.last: Final = last
+        """BDAT: the last chunk."""
+        self.masked: Final = masked
+        """STARTTLS: overwritten in flight."""
+        self.cut: Final = cut
+        """The rest of its line was lost, or is over the limit: nothing is known of its arguments."""
+        self.line: Final = line
+        """MAIL and RCPT as sent, without the line end; empty for every other command, as it may hold a
+        secret."""
+        self.octets: Final = octets
+        """Length of its line, the line end included, as far as it was read."""
+        self.has_nul: Final = has_nul
+        """A byte of zero is in its line."""
 
     @property
     def names_a_path(self) -> bool:
@@ -191,17 +208,26 @@ def _path(introduction: re.Pattern[bytes], argument: bytes) -> Path | None:
     if start is None:
         return None
     rest = argument[start.end() :]
+    address, end = _address(rest)
+    if address.startswith(b"@"):
+        route = _SOURCE_ROUTE.match(address)
+        if route is not None:
+            address = address[route.end() :]
+    return Path(text(address), _params(rest[end:]) if end < len(rest) else {})
+
+
+def _address(rest: bytes) -> tuple[bytes, int]:
+    """The address that an argument begins with, and where it ends."""
+    if rest.startswith(b"<"):
+        end = rest.find(b">")
+        if end > 0 and rest.find(b'"', 0, end) < 0:  # nearly all are so simple
+            return rest[1:end], end + 1
     bracketed = _BRACKET_PATH.match(rest) or _BRACKET_PATH_UNQUOTED.match(rest)
     if bracketed is not None:
-        address, end = bracketed[1], bracketed.end()
-    else:
-        bare = _BARE_PATH.match(rest)
-        end = bare.end() if bare is not None else 0
-        address = rest[:end].lstrip(b"<")
-    route = _SOURCE_ROUTE.match(address)
-    if route is not None:
-        address = address[route.end() :]
-    return Path(text(address), _params(rest[end:]))
+        return bracketed[1], bracketed.end()
+    bare = _BARE_PATH.match(rest)
+    end = bare.end() if bare is not None else 0
+    return rest[:end].lstrip(b"<"), end
 
 
 def _params(rest: bytes) -> dict[str, str | None]:

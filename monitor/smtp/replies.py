@@ -1,7 +1,6 @@
 """Reply lines -> `Reply`. RFC 5321 section 4.2; multi-line replies, section 4.2.1."""
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from monitor.smtp.grammar import text
@@ -16,23 +15,22 @@ KEPT_REPLY_BYTES: Final = 4 + KEPT_LINE_BYTES  # the same with code and separato
 
 # Reply-line: the code, then a blank, a hyphen or nothing at all ("250" alone).
 _REPLY_LINE: Final = re.compile(rb"\d{3}(?:[ \t-]|\Z)")
-# What clients take for one, too ("250Ok"): it is somebody's reply, and if it were passed over, the next reply
-# would be taken for it.
-_LENIENT_REPLY_LINE: Final = re.compile(rb"\d{3}(?!\d)")
 _CHALLENGE: Final = 334
 """RFC 4954 section 4. Its text is a part of the AUTH exchange, and not kept."""
 
 
-@dataclass(frozen=True, slots=True)
 class Reply:
     """One reply, of one or more lines."""
 
-    code: int
-    """Any three digits; its class is the first of them, and unknown codes are as good as known ones."""
-    lines: tuple[bytes, ...] = ()
-    """Each line behind its code and separator."""
-    whole: bool = True
-    """False where a part of it was lost, or is over the limit."""
+    __slots__ = ("code", "lines", "whole")
+
+    def __init__(self, code: int, lines: tuple[bytes, ...] = (), whole: bool = True) -> None:
+        self.code: Final = code
+        """Any three digits; its class is the first of them, and unknown codes are as good as known ones."""
+        self.lines: Final = lines
+        """Each line behind its code and separator."""
+        self.whole: Final = whole
+        """False where a part of it was lost, or is over the limit."""
 
     @property
     def positive(self) -> bool:
@@ -48,8 +46,9 @@ class Reply:
 
     def keywords(self) -> frozenset[bytes]:
         """EHLO: the first words of all lines but the first, in upper case. RFC 5321 section 4.1.1.1."""
-        words = (line.replace(b"=", b" ").split(None, 1) for line in self.lines[1:])
-        return frozenset(word[0].upper() for word in words if word)
+        text = b"\n".join(self.lines[1:]).replace(b"=", b" ").upper()
+        words = [line.split(None, 1) for line in text.split(b"\n")]
+        return frozenset([word[0] for word in words if word])
 
 
 class ReplyReader:
@@ -64,7 +63,7 @@ class ReplyReader:
 
     @property
     def buffered_bytes(self) -> int:
-        return sum(map(len, self._lines)) if self._lines else 0
+        return sum([len(line) for line in self._lines]) if self._lines else 0
 
     @property
     def midway(self) -> bool:
@@ -83,11 +82,11 @@ class ReplyReader:
             The replies that it ends: none, one, or two where a part of the first was lost. None where the
             line is no reply line.
         """
-        if not _LENIENT_REPLY_LINE.match(line):
+        code = _reply_code(line)
+        if code is None:
             return None
-        code = int(line[:3])
         separator = line[3:4]
-        ended = []
+        ended: list[Reply] = []
         if self._code is not None and code != self._code:
             # RFC 5321 section 4.2.1: all lines of a reply have the same code. The end of that one was lost,
             # or the server broke the rule; either way this line belongs to another.
@@ -138,6 +137,19 @@ class ReplyReader:
         self._code = None
         self._lines = []
         self._whole = True
+
+
+def _reply_code(line: bytes) -> int | None:
+    """The three digits that a reply line begins with, and no fourth.
+
+    What clients take for a reply line is one here, too ("250Ok"): it is somebody's reply, and if it were
+    passed over, the next reply would be taken for it.
+    """
+    head = line[:4]
+    digits = head[:3]
+    if len(digits) < 3 or not digits.isdigit() or (len(head) == 4 and head.isdigit()):
+        return None
+    return int(digits)
 
 
 def looks_like_reply(data: bytes) -> bool:

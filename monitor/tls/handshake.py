@@ -29,6 +29,7 @@ from monitor.tls.records import (
     SSLV2_CLIENT_HELLO,
     SSLV2_SERVER_HELLO,
     RecordReader,
+    RecordSink,
 )
 
 # An alert in clear: its level and its description, RFC 5246 section 7.2. Encrypted ones are longer.
@@ -62,7 +63,7 @@ class TlsReader:
 
     def __init__(self) -> None:
         self._judge = _Judge()
-        self._records = (RecordReader(Side.CLIENT, self._judge), RecordReader(Side.SERVER, self._judge))
+        self._records = [RecordReader(Side.CLIENT, self._judge), RecordReader(Side.SERVER, self._judge)]
 
     def receive(self, side: Side, data: bytes) -> bytes:
         """Takes the next bytes of a side. Returns those that are clear text again: where, at a known record
@@ -116,8 +117,8 @@ class TlsReader:
         return self._judge.facts
 
 
-class _Judge:
-    """Hears of the records of both sides: a `RecordSink`."""
+class _Judge(RecordSink):
+    """Hears of the records of both sides."""
 
     __slots__ = (
         "_alert_levels",
@@ -128,18 +129,15 @@ class _Judge:
         "establishment",
         "facts",
         "fatal_alert_seen",
-        "sslv2_may_follow",
-        "sslv2_spoken",
     )
 
     def __init__(self) -> None:
+        super().__init__()
         self.establishment = Establishment()
         self.facts: TlsFacts | None = None
         self.doubt = False
         self.fatal_alert_seen = False
-        self.sslv2_may_follow = False
-        self.sslv2_spoken = False
-        self._collectors = (HelloCollector(CLIENT_HELLO), HelloCollector(SERVER_HELLO))
+        self._collectors = [HelloCollector(CLIENT_HELLO), HelloCollector(SERVER_HELLO)]
         # The first byte of the alert record that is being read; None before it came.
         self._alert_levels: list[int | None] = [None, None]
         self._early_data_offered = False

@@ -95,10 +95,13 @@ def _number(data: bytes, position: int) -> int:
 
 
 def _vector(data: bytes, position: int, length_bytes: int) -> tuple[bytes, int]:
-    """A vector with a length in front, RFC 8446 section 3.4: its content, and the position behind it."""
+    """A vector with a length of one or two bytes in front, RFC 8446 section 3.4: its content, and the
+    position behind it."""
     start = position + length_bytes
-    end = start + int.from_bytes(data[position:start], "big")
-    if start > len(data) or end > len(data):
+    if start > len(data):
+        raise _MalformedError
+    end = start + (data[position] if length_bytes == 1 else data[position] << 8 | data[position + 1])
+    if end > len(data):
         raise _MalformedError
     return data[start:end], end
 

@@ -13,8 +13,9 @@
 GREASE values (RFC 8701) count nowhere.
 """
 
-from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import sha256
+from struct import pack
 from typing import Final
 
 from monitor.tls.hellos import ALPN, SERVER_NAME, ClientHello
@@ -29,33 +30,56 @@ _VERSION_CODES: Final = {
 }
 _HASH_CHARACTERS: Final = 12
 _MAX_COUNT: Final = 99  # two characters
+_FINGERPRINTS_REMEMBERED: Final = 256
+"""Chosen above the number of TLS libraries and configurations that a mail server hears from in an hour."""
 
 
 def ja4(hello: ClientHello) -> str:
     """The fingerprint of a ClientHello that came over TCP."""
-    ciphers = _without_grease(hello.ciphers)
-    extensions = _without_grease(hello.extensions)
-    version = max(_without_grease(hello.supported_versions), default=hello.legacy_version)
-    hashed = _hex(sorted(extension for extension in extensions if extension not in (SERVER_NAME, ALPN)))
-    algorithms = _hex(_without_grease(hello.signature_algorithms))
+    return _fingerprint(
+        hello.legacy_version,
+        hello.ciphers,
+        hello.extensions,
+        hello.supported_versions,
+        hello.signature_algorithms,
+        alpn=hello.alpn,
+    )
+
+
+@lru_cache(_FINGERPRINTS_REMEMBERED)
+def _fingerprint(
+    legacy_version: int,
+    all_ciphers: tuple[int, ...],
+    all_extensions: tuple[int, ...],
+    supported_versions: tuple[int, ...],
+    signature_algorithms: tuple[int, ...],
+    *,
+    alpn: bytes | None,
+) -> str:
+    ciphers = _without_grease(all_ciphers)
+    extensions = _without_grease(all_extensions)
+    version = max(_without_grease(supported_versions), default=legacy_version)
+    hashed = _hex(sorted([extension for extension in extensions if extension not in (SERVER_NAME, ALPN)]))
+    algorithms = _hex(_without_grease(signature_algorithms))
     return (
         f"t{_VERSION_CODES.get(version, '00')}"
         f"{'d' if SERVER_NAME in extensions else 'i'}"
         f"{min(len(ciphers), _MAX_COUNT):02}"
         f"{min(len(extensions), _MAX_COUNT):02}"
-        f"{_alpn_characters(hello.alpn)}"
+        f"{_alpn_characters(alpn)}"
         f"_{_short_hash(_hex(sorted(ciphers)))}"
         f"_{_short_hash(f'{hashed}_{algorithms}' if hashed and algorithms else hashed)}"
     )
 
 
-def _without_grease(values: Iterable[int]) -> list[int]:
+def _without_grease(values: tuple[int, ...]) -> list[int]:
     """RFC 8701 section 2: 0x0A0A, 0x1A1A, ... 0xFAFA."""
     return [value for value in values if value & 0x0F0F != 0x0A0A or value >> 8 != value & 0xFF]
 
 
-def _hex(values: Iterable[int]) -> str:
-    return ",".join(f"{value:04x}" for value in values)
+def _hex(values: list[int]) -> str:
+    """Four digits each, with commas."""
+    return pack(f">{len(values)}H", *values).hex(",", 2)
 
 
 def _short_hash(text: str) -> str:

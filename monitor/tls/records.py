@@ -13,8 +13,11 @@ What was found so stays a guess: when it proves wrong the search goes on, and it
 text.
 """
 
+from abc import ABC, abstractmethod
 from enum import Enum, auto
-from typing import Final, Protocol
+from typing import Final
+
+from mypy_extensions import mypyc_attr
 
 from monitor.side import Side
 
@@ -86,21 +89,28 @@ def _begins_v2_hello(data: bytes) -> bool | None:
     return version_is_known and (data[0] & 0x7F) << 8 | data[1] >= _V2_HELLO_MIN_BYTES
 
 
-class RecordSink(Protocol):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class RecordSink(ABC):
     """Who hears of the records of both sides, and keeps what both must know of SSLv2."""
 
-    sslv2_may_follow: bool
-    """The client's hello had the SSLv2 format, and no TLS record has answered it: a first byte with its top
-    bit set begins SSLv2."""
-    sslv2_spoken: bool
-    """It did: nothing more can be told."""
+    __slots__ = ("sslv2_may_follow", "sslv2_spoken")
 
+    def __init__(self) -> None:
+        self.sslv2_may_follow = False
+        """The client's hello had the SSLv2 format, and no TLS record has answered it: a first byte with its
+        top bit set begins SSLv2."""
+        self.sslv2_spoken = False
+        """It did: nothing more can be told."""
+
+    @abstractmethod
     def fragment(self, side: Side, content_type: int, data: bytes) -> None:
         """The next bytes of the body of a handshake or alert record."""
 
+    @abstractmethod
     def fragment_lost(self, side: Side, content_type: int, length: int) -> None:
         """So many bytes of the body of a handshake or alert record were not captured."""
 
+    @abstractmethod
     def record(self, side: Side, content_type: int, length: int) -> None:
         """A record came to its end. `length` is that of its body."""
 

@@ -145,8 +145,8 @@ class _Pump:
             raise Refused("its head is larger than a pipe")
         os.write(self._write_end, head[:needed])
         self._error: CutShort | None = None
-        self._thread = Thread(target=self._run, args=(head[needed:], pieces), daemon=True)
-        self._thread.start()
+        self._filler = Thread(target=self._run, args=(head[needed:], pieces), daemon=True)
+        self._filler.start()
 
     def _run(self, rest: bytes, pieces: Iterator[bytes]) -> None:
         try:
@@ -165,11 +165,12 @@ class _Pump:
     def _write(self, piece: bytes) -> None:
         rest = memoryview(piece)
         while rest:
-            rest = rest[os.write(self._write_end, rest) :]
+            written = os.write(self._write_end, rest)
+            rest = rest[written:]
 
     def check(self) -> None:
         """Raises what ended the bytes before their time. Only after libpcap has seen their end."""
-        self._thread.join()
+        self._filler.join()
         if self._error is not None:
             raise self._error
 
@@ -183,4 +184,4 @@ class _Pump:
         """Ends the thread; libpcap must have closed its end."""
         self.close_read_end()
         self._stream.interrupt()
-        self._thread.join()
+        self._filler.join()

@@ -76,8 +76,10 @@ def test_every_place_where_tls_may_end_is_documented_for_every_model() -> None:
 
 @pytest.fixture(scope="module")
 def with_the_example(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the program, with the example in the one file that the document names."""
+    """A copy of the program, compiled if it is, with the example in the one file that the document names."""
     copy = tmp_path_factory.mktemp("with_the_example")
+    for library in ROOT.glob("*.so"):
+        shutil.copy(library, copy)
     for package in ("monitor", "probes"):
         shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
     example = section("Adding a model").split("```python\n")[1].split("```")[0]

@@ -14,6 +14,7 @@ from monitor.streams import (
     HELD_OVERHEAD_BYTES,
     REORDERING_LIMIT_SEGMENTS,
     WINDOW_LIMIT_BYTES,
+    StreamReader,
     Streams,
 )
 from probes.segment import ACK, FIN, LEFT_OUT, RST, SYN, Segment, flow_of
@@ -25,7 +26,7 @@ BEGINS = (1_000, 5_000)
 
 
 @dataclass
-class Listener:
+class Listener(StreamReader):
     """Writes down what is delivered: bytes as they are, lost ones as `?`, those that it need not see as `.`,
     and those that the probe left out as `-`."""
 
@@ -551,7 +552,7 @@ def test_garbage_never_raises_and_lengths_always_add_up(
 
 
 @dataclass
-class CountingListener:
+class CountingListener(StreamReader):
     lengths: list[int] = field(default_factory=lambda: [0, 0])
 
     def data(self, side: Side, data: bytes, at: int, heard: int) -> int:

@@ -16,12 +16,15 @@ URG = 0x20
 CHAT = "S: 220 mx\nC: EHLO c\nS: 250 mx\n"
 
 
-class Table(SessionTable):
-    """With its records at hand."""
+class Table:
+    """A session table with its records at hand. Not a subclass: of a compiled class there is none."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.records: list[SessionRecord] = []
-        super().__init__(PORTS, SITE, self.records.append, limits)
+        self._table = SessionTable(PORTS, SITE, self.records.append, limits)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._table, name)
 
     def take(self, *wires: Wire) -> None:
         for wire in wires:

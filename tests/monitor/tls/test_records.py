@@ -5,15 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.side import Side
-from monitor.tls.records import APPLICATION_DATA, HANDSHAKE, RecordReader, looks_like_tls
+from monitor.tls.records import APPLICATION_DATA, HANDSHAKE, RecordReader, RecordSink, looks_like_tls
 
 
-class Heard:
-    """A sink that writes down what it hears."""
+class Heard(RecordSink):
+    """Writes down what it hears."""
 
     def __init__(self) -> None:
-        self.sslv2_may_follow = False
-        self.sslv2_spoken = False
+        super().__init__()
         self.records: list[tuple[int, int]] = []
         self.fragments = b""
         self.lost = 0
