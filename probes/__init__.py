@@ -6,7 +6,7 @@ Each probe turns its source into the same small `Segment` and knows nothing of S
     probe.py      what every probe offers, what it counts, how it fails
     frames.py     bytes of a captured frame -> Segment (link layers, IPv4, IPv6)
     fragments.py  IP fragments -> whole datagrams
-    pcap/         libpcap: capture files and plain live capture
+    pcap/         capture files; and libpcap: plain live capture
     ebpf/         bcc: a filter in the kernel on an AF_PACKET socket
     tshark/       pyshark: dumpcap, editcap and tshark
 

@@ -13,13 +13,18 @@ counted whole. TCP checksums are not looked at: with offload, those of locally s
 A total length beyond the frame is taken at its word, as the trace of a packet broker that slices frames.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from functools import partial
 from struct import Struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from probes.fragments import MAX_DATAGRAM_BYTES, Datagram, DatagramKey, Fragment, Reassembler
 from probes.probe import PacketCounts, Verdict
-from probes.segment import Segment, flow_of
+from probes.segment import Segment
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64  # an int, which mypyc keeps in a machine word
 
 # Link types: https://www.tcpdump.org/linktypes.html. Where two numbers stand for one thing, the first is
 # what capture files hold (LINKTYPE_), the others what libpcap calls it on some system (DLT_).
@@ -31,6 +36,7 @@ LINUX_SLL: Final = 113
 IPV4_LINK_TYPE: Final = 228
 IPV6_LINK_TYPE: Final = 229
 LINUX_SLL2: Final = 276
+IP_LINK_TYPES: Final = frozenset((*RAW_LINK_TYPES, IPV4_LINK_TYPE, IPV6_LINK_TYPE))
 
 # https://www.iana.org/assignments/ieee-802-numbers
 ETHERTYPE_IPV4: Final = 0x0800
@@ -58,100 +64,102 @@ MAY_LEAD_TO_TCP: Final = OPTION_HEADERS | {PROTOCOL_TCP, PROTOCOL_AH}
 # RFC 8200 section 4.1: each at most once, destination options twice, which makes seven.
 MAX_EXTENSION_HEADERS: Final = 8
 
-# Ethernet, IPv4 without options and TCP up to its flags, in one go: ethertype; version and header length;
-# total length; flags and fragment offset; protocol; addresses and ports; sequence and acknowledgement
-# numbers, data offset, flags.
-_PLAIN_FRAME: Final = Struct("!12xHBxH2xHxB2x12sIIBB")
 _IPV4: Final = Struct("!BxHHHxB2x4s4s")
 _IPV6: Final = Struct("!4xHBx16s16s")
-_TCP: Final = Struct("!HHIIBB")
-_UINT16: Final = Struct("!H")
 _FRAGMENT_HEADER: Final = Struct("!BxHI")  # RFC 8200 section 4.5
 
 _MORE_FRAGMENTS: Final = 0x2000
 _FRAGMENT_OFFSET: Final = 0x1FFF
 _IS_FRAGMENT: Final = _MORE_FRAGMENTS | _FRAGMENT_OFFSET
 
-# Every packet makes a Segment, and the tuple's own constructor takes a third of the time of the class's.
-_new_tuple = tuple.__new__
-# An attribute of an enum costs as much as the sum it stands in.
-_SEGMENT: Final = Verdict.SEGMENT
+# Every packet makes a Segment, and the tuple's own constructor takes half of the time of the class's. Final,
+# because mypyc then looks it up once.
+_new_segment: Final = partial(tuple.__new__, Segment)
 
 
 class FrameDecoder:
     """Decodes the frames of one capture, in its order."""
 
-    __slots__ = ("_counts", "_link_layers", "_ports", "_reassembler", "_seen")
+    __slots__ = ("_counts", "_is_watched", "_other_ports", "_reassembler", "_seen", "_segments")
 
     def __init__(self, ports: frozenset[int], counts: PacketCounts) -> None:
-        self._ports = ports
+        # 1 at each watched port: cheaper to look up than a set.
+        is_watched = bytearray(65_536)
+        for port in ports:
+            is_watched[port] = 1
+        self._is_watched = bytes(is_watched)
         self._counts = counts
         self._seen = counts.seen
+        self._segments: i64 = 0
+        self._other_ports: i64 = 0
         self._reassembler = Reassembler(counts)
-        self._link_layers: dict[int, Callable[[int, bytes, int], Segment | None]] = {
-            ETHERNET: self._ethernet,
-            NULL: self._null,
-            LOOP: self._null,
-            LINUX_SLL: self._linux_sll,
-            LINUX_SLL2: self._linux_sll2,
-            IPV4_LINK_TYPE: self.decode_ip,
-            IPV6_LINK_TYPE: self.decode_ip,
-            **dict.fromkeys(RAW_LINK_TYPES, self.decode_ip),
-        }
 
     def decode(self, at_ns: int, link_type: int, frame: bytes, wire_length: int) -> Segment | None:
         """The segment in a frame, if it holds one on a watched port.
 
         `wire_length` is the frame's length before the snap length cut it.
         """
-        if link_type == ETHERNET and len(frame) >= 48:
-            (
-                ethertype,
-                version_and_length,
-                total_length,
-                fragment,
-                protocol,
-                flow,
-                sequence,
-                acknowledgement,
-                data_offset,
-                flags,
-            ) = _PLAIN_FRAME.unpack_from(frame)
-            # The common case, without a call: the same as _ethernet, _ipv4 and _tcp.
-            if (
-                ethertype == ETHERTYPE_IPV4
-                and version_and_length == 0x45
-                and protocol == PROTOCOL_TCP
-                and not fragment & _IS_FRAGMENT
-            ):
-                if flow[8] << 8 | flow[9] not in self._ports and flow[10] << 8 | flow[11] not in self._ports:
-                    self._seen[Verdict.OTHER_PORT] += 1
-                    return None
-                payload_start = 34 + (data_offset >> 4) * 4
-                end = 14 + total_length
-                if payload_start <= end and data_offset >= 0x50:
-                    self._seen[_SEGMENT] += 1
-                    return _new_tuple(
-                        Segment,
-                        (
-                            at_ns,
-                            flow,
-                            flags,
-                            sequence,
-                            acknowledgement,
-                            end - payload_start,
-                            frame[payload_start:end],
-                            0,
-                        ),
-                    )
-        link_layer = self._link_layers.get(link_type)
-        if link_layer is None:
-            return self._count(Verdict.UNSUPPORTED)
-        return link_layer(at_ns, frame, wire_length)
+        segment = self.decode_within(at_ns, link_type, frame, 0, len(frame), wire_length=wire_length)
+        self.settle()
+        return segment
 
     def decode_ip(self, at_ns: int, packet: bytes, wire_length: int) -> Segment | None:
         """The same for a packet that begins with its IP header; `wire_length` is from there on."""
-        return self._ip(at_ns, packet, 0, wire_length)
+        segment = self._ip(at_ns, packet, 0, wire_length)
+        self.settle()
+        return segment
+
+    def decode_within(
+        self, at_ns: int, link_type: i64, data: bytes, start: i64, end: i64, *, wire_length: i64
+    ) -> Segment | None:
+        """The same for a frame that is `data[start:end]`. `counts` know of it after `settle`."""
+        if link_type == ETHERNET:
+            ethertype_at = start + 12
+            network = start + 14
+        elif link_type == LINUX_SLL:
+            ethertype_at = start + 14
+            network = start + 16
+        elif link_type == LINUX_SLL2:
+            ethertype_at = start
+            network = start + 20
+        else:
+            return self._other_link_layer(at_ns, link_type, data[start:end], wire_length)
+        # The common cases, without copying the frame: the same as _ethertype, _ip, _ipv4 and _ipv6.
+        if end >= network + 34:
+            if (
+                data[network] == 0x45
+                and data[network + 9] == PROTOCOL_TCP
+                and data[ethertype_at] == 0x08
+                and data[ethertype_at + 1] == 0x00
+                and not data[network + 6] & 0x3F  # no fragment
+                and not data[network + 7]
+            ):
+                tcp = network + 20
+                datagram_end = network + _uint16(data, network + 2)
+                if datagram_end >= tcp:
+                    flow = data[network + 12 : network + 24]
+                    return self._tcp(at_ns, data, tcp, datagram_end, captured_end=end, flow=flow)
+            elif (
+                data[network] >> 4 == 6
+                and data[network + 6] == PROTOCOL_TCP
+                and data[ethertype_at] == 0x86
+                and data[ethertype_at + 1] == 0xDD
+            ):
+                tcp = network + 40
+                datagram_end = tcp + _uint16(data, network + 4)
+                if datagram_end > tcp and end >= tcp + 4:
+                    flow = data[network + 8 : network + 44]
+                    return self._tcp(at_ns, data, tcp, datagram_end, captured_end=end, flow=flow)
+        return self._ethertype(at_ns, data[start:end], ethertype_at - start, network - start, wire_length)
+
+    def settle(self) -> None:
+        """Brings `counts` up to date: what is common is added up here, and entered at times."""
+        if self._segments:
+            self._seen[Verdict.SEGMENT] += self._segments
+            self._segments = 0
+        if self._other_ports:
+            self._seen[Verdict.OTHER_PORT] += self._other_ports
+            self._other_ports = 0
 
     def flush(self) -> None:
         """Counts fragments that wait for others as dropped: no more frames will come."""
@@ -164,37 +172,35 @@ class FrameDecoder:
 
     # Link layers
 
-    def _ethernet(self, at_ns: int, frame: bytes, wire_length: int) -> Segment | None:
-        return self._ethertype(at_ns, frame, 12, wire_length)
-
-    def _linux_sll(self, at_ns: int, frame: bytes, wire_length: int) -> Segment | None:
-        return self._ethertype(at_ns, frame, 14, wire_length)
-
-    def _linux_sll2(self, at_ns: int, frame: bytes, wire_length: int) -> Segment | None:
-        return self._ethertype(at_ns, frame, 0, wire_length, network_start=20)
-
     def _ethertype(
-        self, at_ns: int, frame: bytes, position: int, wire_length: int, network_start: int | None = None
+        self, at_ns: int, frame: bytes, position: i64, network: i64, wire_length: i64
     ) -> Segment | None:
-        """What the ethertype at `position` announces stands behind it, or at `network_start`."""
-        start = position + 2 if network_start is None else network_start
-        if len(frame) < start:
+        """What the ethertype at `position` announces stands at `network`, behind any VLAN tags."""
+        if len(frame) < network:
             return self._count(Verdict.MALFORMED)
-        (ethertype,) = _UINT16.unpack_from(frame, position)
+        ethertype = _uint16(frame, position)
         for _ in range(MAX_VLAN_TAGS):
             if ethertype not in ETHERTYPES_VLAN:
                 break
-            if len(frame) < start + 4:
+            if len(frame) < network + 4:
                 return self._count(Verdict.MALFORMED)
-            (ethertype,) = _UINT16.unpack_from(frame, start + 2)
-            start += 4
+            ethertype = _uint16(frame, network + 2)
+            network += 4
         if ethertype == ETHERTYPE_IPV4:
-            return self._ip(at_ns, frame, start, wire_length, version=4)
+            return self._ip(at_ns, frame, network, wire_length, version=4)
         if ethertype == ETHERTYPE_IPV6:
-            return self._ip(at_ns, frame, start, wire_length, version=6)
+            return self._ip(at_ns, frame, network, wire_length, version=6)
         return self._count(Verdict.NOT_TCP)
 
-    def _null(self, at_ns: int, frame: bytes, wire_length: int) -> Segment | None:
+    def _other_link_layer(self, at_ns: int, link_type: i64, frame: bytes, wire_length: i64) -> Segment | None:
+        """Those without an ethertype."""
+        if link_type in (NULL, LOOP):
+            return self._address_family(at_ns, frame, wire_length)
+        if link_type in IP_LINK_TYPES:
+            return self._ip(at_ns, frame, 0, wire_length)
+        return self._count(Verdict.UNSUPPORTED)
+
+    def _address_family(self, at_ns: int, frame: bytes, wire_length: i64) -> Segment | None:
         """BSD loopback: the address family in four bytes, in the byte order of the machine that captured
         (NULL) or the network's (LOOP)."""
         if len(frame) < 4:
@@ -210,14 +216,12 @@ class FrameDecoder:
 
     # Network layers
 
-    def _ip(
-        self, at_ns: int, frame: bytes, start: int, wire_length: int, version: int | None = None
-    ) -> Segment | None:
-        """`version` is what the link layer announced, if it did."""
+    def _ip(self, at_ns: int, frame: bytes, start: i64, wire_length: i64, version: i64 = 0) -> Segment | None:
+        """`version` is what the link layer announced; 0 if it did not."""
         if len(frame) <= start:
             return self._count(Verdict.MALFORMED)
         found = frame[start] >> 4
-        if version is not None and found != version:
+        if version and found != version:
             return self._count(Verdict.MALFORMED)
         if found == 4:
             return self._ipv4(at_ns, frame, start, wire_length)
@@ -225,7 +229,7 @@ class FrameDecoder:
             return self._ipv6(at_ns, frame, start, wire_length)
         return self._count(Verdict.MALFORMED)
 
-    def _ipv4(self, at_ns: int, frame: bytes, start: int, wire_length: int) -> Segment | None:
+    def _ipv4(self, at_ns: int, frame: bytes, start: i64, wire_length: i64) -> Segment | None:
         """RFC 791 section 3.1."""
         if len(frame) < start + _IPV4.size:
             return self._count(Verdict.MALFORMED)
@@ -239,9 +243,9 @@ class FrameDecoder:
             return self._count(Verdict.MALFORMED)
         if protocol != PROTOCOL_TCP:
             return self._count(Verdict.NOT_TCP)
-        ends = (source, destination)
+        addresses = source + destination
         if not fragment & _IS_FRAGMENT:
-            return self._tcp(at_ns, frame, header_end, end, ends)
+            return self._tcp_behind(at_ns, frame, header_end, end, addresses)
         datagram = self._fragment(
             at_ns,
             DatagramKey(source, destination, identification, protocol),
@@ -253,9 +257,9 @@ class FrameDecoder:
                 bool(fragment & _MORE_FRAGMENTS),
             ),
         )
-        return self._tcp(at_ns, datagram.payload, 0, datagram.length, ends) if datagram else None
+        return self._tcp_behind(at_ns, datagram.payload, 0, datagram.length, addresses) if datagram else None
 
-    def _ipv6(self, at_ns: int, frame: bytes, start: int, wire_length: int) -> Segment | None:
+    def _ipv6(self, at_ns: int, frame: bytes, start: i64, wire_length: i64) -> Segment | None:
         """RFC 8200 section 3."""
         header_end = start + _IPV6.size
         if len(frame) < header_end:
@@ -265,16 +269,16 @@ class FrameDecoder:
         end = header_end + payload_length if payload_length else wire_length
         if end < header_end:
             return self._count(Verdict.MALFORMED)
-        ends = (source, destination)
-        return self._next_header(at_ns, frame, header_end, end, ends, next_header=next_header)
+        addresses = source + destination
+        return self._next_header(at_ns, frame, header_end, end, addresses, next_header=next_header)
 
     def _next_header(
         self,
         at_ns: int,
         frame: bytes,
-        start: int,
-        end: int,
-        ends: tuple[bytes, bytes],
+        start: i64,
+        end: i64,
+        addresses: bytes,
         *,
         next_header: int,
         reassembled: bool = False,
@@ -282,7 +286,7 @@ class FrameDecoder:
         """IPv6's chain of extension headers (RFC 8200 section 4)."""
         for _ in range(MAX_EXTENSION_HEADERS):
             if next_header == PROTOCOL_TCP:
-                return self._tcp(at_ns, frame, start, end, ends)
+                return self._tcp_behind(at_ns, frame, start, end, addresses)
             if next_header not in MAY_LEAD_TO_TCP and next_header != PROTOCOL_FRAGMENT:
                 return self._count(Verdict.NOT_TCP)
             if len(frame) < start + 8 or end < start + 8:
@@ -296,7 +300,7 @@ class FrameDecoder:
                         return self._count(Verdict.NOT_TCP)
                     datagram = self._fragment(
                         at_ns,
-                        DatagramKey(*ends, identification, -1),
+                        DatagramKey(addresses[:16], addresses[16:], identification, -1),
                         Fragment(
                             fragment & 0xFFF8,
                             end - start - 8,
@@ -312,7 +316,7 @@ class FrameDecoder:
                         datagram.payload,
                         0,
                         datagram.length,
-                        ends,
+                        addresses,
                         next_header=datagram.protocol,
                         reassembled=True,
                     )
@@ -340,27 +344,49 @@ class FrameDecoder:
 
     # Transport layer
 
+    def _tcp_behind(self, at_ns: int, frame: bytes, start: i64, end: i64, addresses: bytes) -> Segment | None:
+        """What stands at `start`, behind an IP header with these addresses."""
+        flow = addresses + frame[start : start + 4]
+        return self._tcp(at_ns, frame, start, end, captured_end=len(frame), flow=flow)
+
     def _tcp(
-        self, at_ns: int, frame: bytes, start: int, end: int, ends: tuple[bytes, bytes]
+        self, at_ns: int, data: bytes, start: i64, end: i64, *, captured_end: i64, flow: bytes
     ) -> Segment | None:
-        """RFC 9293 section 3.1. Only the first 14 bytes need to have been captured."""
-        if len(frame) < start + _TCP.size:
+        """RFC 9293 section 3.1. Only the first 14 bytes need to have been captured; the datagram goes on to
+        `end`."""
+        if captured_end < start + 14:
             return self._count(Verdict.MALFORMED)
-        source_port, destination_port, sequence, acknowledgement, data_offset, flags = _TCP.unpack_from(
-            frame, start
-        )
-        if source_port not in self._ports and destination_port not in self._ports:
-            return self._count(Verdict.OTHER_PORT)
+        if not self._is_watched[_uint16(data, start)] and not self._is_watched[_uint16(data, start + 2)]:
+            self._other_ports += 1
+            return None
+        data_offset = data[start + 12]
         payload_start = start + (data_offset >> 4) * 4
         if data_offset < 0x50 or end < payload_start:
             return self._count(Verdict.MALFORMED)
-        self._seen[Verdict.SEGMENT] += 1
-        return Segment(
-            at_ns,
-            flow_of(ends[0], source_port, ends[1], destination_port),
-            flags,
-            sequence,
-            acknowledgement,
-            end - payload_start,
-            frame[payload_start:end],
+        self._segments += 1
+        return _new_segment(
+            (
+                at_ns,
+                flow,
+                data[start + 13],
+                _uint32(data, start + 4),
+                _uint32(data, start + 8),
+                end - payload_start,
+                data[payload_start : captured_end if captured_end < end else end],
+                0,
+            ),
         )
+
+
+def _uint16(data: bytes, position: i64) -> i64:
+    first: i64 = data[position]
+    second: i64 = data[position + 1]
+    return first << 8 | second
+
+
+def _uint32(data: bytes, position: i64) -> i64:
+    first: i64 = data[position]
+    second: i64 = data[position + 1]
+    third: i64 = data[position + 2]
+    fourth: i64 = data[position + 3]
+    return first << 24 | second << 16 | third << 8 | fourth

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from probes.frames import FrameDecoder
-from probes.pcap.libpcap import LibpcapReader, Refused
+from probes.pcap.classic import PcapReader
 from probes.pcap.opening import STANDARD_INPUT, CutShort, OpenCapture, shown
 from probes.pcap.pcapng import PcapngReader
+from probes.pcap.reader import CaptureReader
 from probes.probe import CaptureFileError, CaptureInterrupted, PacketCounts
 from probes.segment import Segment
 
@@ -96,8 +97,7 @@ class _Input:
         self._path = path
         self._decoder = decoder
         self._capture: OpenCapture | None = None
-        self._libpcap: LibpcapReader | None = None
-        self._pcapng: PcapngReader | None = None
+        self._reader: CaptureReader | None = None
         self._open()
         if self.is_regular:
             self.close()
@@ -108,12 +108,13 @@ class _Input:
         self.size_bytes = self._capture.size_bytes
         self.is_regular = self._capture.is_regular
         try:
-            self._libpcap = LibpcapReader(self._capture, self._decoder.decode)
-        except Refused:
-            self._pcapng = PcapngReader(self._capture.pieces)
+            kind = PcapngReader if self._capture.is_pcapng else PcapReader
+            self._reader = kind(self._capture.pieces, self._decoder)
         except CutShort as trouble:
             self.close()
-            raise CaptureFileError(f"{self.name}: {trouble}; copy it again from its source") from trouble
+            raise CaptureFileError(
+                f"{self.name}: {trouble}; copy it again from its source, or try --probe pyshark"
+            ) from trouble
 
     def batches(self) -> Iterator[list[Segment]]:
         """Raises CutShort."""
@@ -122,65 +123,24 @@ class _Input:
                 self._open()
             except CaptureFileError as error:  # it could be opened a while ago
                 raise CutShort(f"it can't be read any more ({error})") from error
-        if self._libpcap is not None:
+        capture, reader = self._capture, self._reader
+        assert capture is not None
+        assert reader is not None
+        frames = BATCH_FRAMES
+        while frames == BATCH_FRAMES:
             segments: list[Segment] = []
             try:
-                while self._read_with_libpcap(self._libpcap, segments):
-                    yield segments
-                    segments = []
-                return
+                frames = reader.read(BATCH_FRAMES, segments)
             except CutShort:
                 yield segments
                 raise
-            except Refused as refused:
-                yield segments
-                if not self.is_regular:
-                    raise CutShort(
-                        f"it needs a second reading, so save it to a file and read that (libpcap: {refused}),"
-                    ) from refused
-            self._read_again_with_pcapng()
-        if self._pcapng is not None:
-            yield from self._read_with_pcapng(self._pcapng)
-
-    def _read_with_libpcap(self, reader: LibpcapReader, segments: list[Segment]) -> int:
-        try:
-            return reader.read(BATCH_FRAMES, segments)
-        finally:
-            self.frames_read = reader.frames_read
-            self.consumed_bytes = reader.consumed_bytes
-
-    def _read_again_with_pcapng(self) -> None:
-        self.close()
-        self._capture = OpenCapture(self._path)
-        self._pcapng = PcapngReader(self._capture.pieces)
-
-    def _read_with_pcapng(self, reader: PcapngReader) -> Iterator[list[Segment]]:
-        assert self._capture is not None
-        already_read = self.frames_read
-        segments: list[Segment] = []
-        try:
-            for number, frame in enumerate(reader.frames(), start=1):
-                if number <= already_read:
-                    continue
-                self.frames_read = number
-                segment = self._decoder.decode(*frame)
-                if segment is not None:
-                    segments.append(segment)
-                if number % BATCH_FRAMES == 0:
-                    self.consumed_bytes = self._capture.stream.read_bytes
-                    yield segments
-                    segments = []
-        except CutShort:
+            finally:
+                self.frames_read = reader.frames_read
+                self.consumed_bytes = capture.stream.read_bytes
             yield segments
-            raise
-        self.consumed_bytes = self._capture.stream.read_bytes
-        yield segments
 
     def close(self) -> None:
-        if self._libpcap is not None:
-            self._libpcap.close()
-            self._libpcap = None
-        self._pcapng = None
+        self._reader = None
         if self._capture is not None:
             self._capture.close()
             self._capture = None

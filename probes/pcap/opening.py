@@ -30,9 +30,12 @@ ZSTD_MAGICS: Final = (b"\x28\xb5\x2f\xfd", *(bytes((0x50 + low, 0x2A, 0x4D, 0x18
 # What we can't read, but name a program for.
 OTHER_COMPRESSIONS: Final = {b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2", b"\x04\x22\x4d\x18": "lz4"}
 
-# draft-ietf-opsawg-pcap section 4: microseconds, nanoseconds; and Kuznetzov's variant, which libpcap reads.
+# draft-ietf-opsawg-pcap section 4: microseconds, nanoseconds; and Kuznetzov's variant of 1999. Big-endian.
+MICROSECONDS_MAGIC: Final = 0xA1B2C3D4
+NANOSECONDS_MAGIC: Final = 0xA1B23C4D
+KUZNETZOV_MAGIC: Final = 0xA1B2CD34
 PCAP_MAGICS: Final = frozenset(
-    magic.to_bytes(4, order) for magic in (0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34) for order in ("big", "little")
+    magic.to_bytes(4, "big") for magic in (MICROSECONDS_MAGIC, NANOSECONDS_MAGIC, KUZNETZOV_MAGIC)
 )
 PCAP_HEADER_BYTES: Final = 24
 PCAPNG_MAGIC: Final = b"\x0a\x0d\x0d\x0a"  # draft-ietf-opsawg-pcapng section 4.1
@@ -66,13 +69,13 @@ class ByteStream:
         self.descriptor = descriptor
         self.read_bytes = 0
         self._wake_read, self._wake_write = os.pipe()
+        self._poll = select.poll()
+        self._poll.register(self.descriptor, select.POLLIN)
+        self._poll.register(self._wake_read, select.POLLIN)
 
     def read(self, size: int) -> bytes:
         """At least one byte and at most `size`; none at the end, or once interrupted."""
-        poll = select.poll()
-        poll.register(self.descriptor, select.POLLIN)
-        poll.register(self._wake_read, select.POLLIN)
-        if any(ready == self._wake_read for ready, _ in poll.poll()):
+        if any(ready == self._wake_read for ready, _ in self._poll.poll()):
             return b""
         piece = os.read(self.descriptor, size)
         self.read_bytes += len(piece)
@@ -133,16 +136,12 @@ class OpenInput:
         while piece := self.stream.read(READ_BYTES):
             yield piece
 
-    def put_back(self, head: bytes) -> None:
-        """Makes `pieces` begin with these bytes again."""
-        self.pieces = chain([head], self.pieces)
-
     def close(self) -> None:
         self.stream.close()
 
 
 class OpenCapture(OpenInput):
-    """An open input that begins like a capture which libpcap or python-pcapng reads."""
+    """An open input that begins like a pcap or pcapng file."""
 
     def _recognise(self) -> None:
         first = self.first
@@ -153,7 +152,7 @@ class OpenCapture(OpenInput):
                     f"{self.name} is compressed with {program}; "
                     f"unpack it on the way: {program} -dc FILE | smtp-horizon read -"
                 )
-        if first[:4] not in PCAP_MAGICS and not self.is_pcapng:
+        if first[:4] not in PCAP_MAGICS and first[3::-1] not in PCAP_MAGICS and not self.is_pcapng:
             raise CaptureFileError(
                 f"{self.name} is no pcap or pcapng capture (it begins with {first[:8]!r}); "
                 "name a file that tcpdump -w or Wireshark wrote, or try --probe pyshark"

@@ -1,188 +1,221 @@
-"""The pcapng files that libpcap refuses: interfaces that differ in link type or snap length.
+"""pcapng files: sections of blocks, of which some hold a frame.
 
-Ten times slower than libpcap, so it is asked only for those. Section numbers are those of
-draft-ietf-opsawg-pcapng.
+Section numbers are those of draft-ietf-opsawg-pcapng. Sections and interfaces may differ in all: byte order,
+link type, snap length, clock.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import gcd
 from struct import Struct
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
-from pcapng import FileScanner
-from pcapng.blocks import (
-    KNOWN_BLOCKS,
-    EnhancedPacket,
-    InterfaceDescription,
-    InterfaceStatistics,
-    NameResolution,
-    ObsoletePacket,
-    SectionHeader,
-    SimplePacket,
-    register_block,
-)
-from pcapng.structs import TYPE_BYTES, TYPE_I64, Option, OptionsField
+from probes.frames import FrameDecoder
+from probes.pcap.opening import CutShort, check_time
+from probes.pcap.reader import CaptureReader
+from probes.segment import Segment
 
-from probes.pcap.opening import CutShort, at_least, check_time
+if TYPE_CHECKING:
+    from mypy_extensions import i64  # an int, which mypyc keeps in a machine word
 
+# Sections 4.1 to 4.4, and appendix A.
+SECTION_HEADER: Final = 0x0A0D0D0A
+INTERFACE_DESCRIPTION: Final = 1
+SIMPLE_PACKET: Final = 3
+ENHANCED_PACKET: Final = 6
+OBSOLETE_PACKET: Final = 2
+
+BYTE_ORDER_MAGIC: Final = 0x1A2B3C4D  # section 4.1
+VERSIONS: Final = ((1, 0), (1, 2))  # section 4.1: 1.2 is the same
+# Options of an interface: section 4.2. The end of all: section 3.5.
+END_OF_OPTIONS: Final = 0
+TIME_RESOLUTION: Final = 9
+TIME_OFFSET: Final = 14
+MICROSECONDS: Final = 6  # section 4.2: the resolution where none is said
+
+# Section 3.1: type and length, and the length again at the end.
+SMALLEST_BLOCK_BYTES: Final = 12
+TAIL_BYTES: Final = 4
+# What stands before a frame, and before the options of an interface.
+ENHANCED_HEAD_BYTES: Final = 28
+SIMPLE_HEAD_BYTES: Final = 12
+SECTION_HEAD_BYTES: Final = 24
+INTERFACE_HEAD_BYTES: Final = 16
 # libpcap's INITIAL_MAX_BLOCKSIZE, which it allows a block before it knows the snap length.
 MAX_BLOCK_BYTES: Final = 16 * 2**20
 # Chosen because dumpcap on every interface of a big host describes a few hundred.
 MAX_INTERFACES: Final = 65_536
-# Chosen because it is what a pipe holds by default; a few interface descriptions take a few hundred bytes.
-MAX_LEADING_BYTES: Final = 64 * 1024
-
-_PACKET_BLOCKS: Final = (EnhancedPacket, ObsoletePacket, SimplePacket)
-
-_BLOCK_INTERFACE: Final = 1  # section 4.2
-_BLOCKS_WITH_A_PACKET: Final = frozenset((2, 3, 6))  # appendix A, sections 4.4 and 4.3
-_BYTE_ORDER_MAGIC: Final = 0x1A2B3C4D  # section 4.1
+# The year 2096. Chosen because greater ones are looked at closely, and up to 2**62 comparing is cheap.
+PLAUSIBLE_NS: Final = 4 * 10**18
 
 
-# python-pcapng 2.1 decodes every option of every block, and raises at some that are right (an interface's
-# IPv6 address, a comment given twice). These read less, so that there is less to raise at.
+class _Layouts:
+    """How the fields of blocks lie, in the byte order of their section."""
+
+    __slots__ = ("enhanced", "head", "interface", "obsolete", "offset", "option", "section", "simple")
+
+    def __init__(self, order: str) -> None:
+        """`<` or `>`."""
+        self.head = Struct(order + "II")  # type, length
+        self.enhanced = Struct(order + "8x5I")  # interface, time (high, low), captured length, wire length
+        self.obsolete = Struct(order + "8xHxx4I")  # the same
+        self.simple = Struct(order + "8xI")  # wire length
+        self.section = Struct(order + "8xIHH")  # byte order, version
+        self.interface = Struct(order + "8xHxxI")  # link type, snap length
+        self.option = Struct(order + "HH")  # code, length
+        self.offset = Struct(order + "q")  # seconds
 
 
-@register_block
-class _Interface(InterfaceDescription):  # type: ignore[misc]
-    __slots__ = ()
-    schema = (
-        *InterfaceDescription.schema[:-1],
-        (
-            "options",
-            OptionsField(
-                [
-                    *(Option(code, f"option_{code}", TYPE_BYTES, multiple=True) for code in (1, 4, 5)),
-                    Option(9, "if_tsresol", TYPE_BYTES),
-                    Option(14, "if_tsoffset", TYPE_I64),
-                ]
-            ),
-            None,
-        ),
-    )
+_BIG_ENDIAN: Final = _Layouts(">")
+_LITTLE_ENDIAN: Final = _Layouts("<")
 
 
-@register_block
-class _Packet(EnhancedPacket):  # type: ignore[misc]
-    __slots__ = ()
-    schema = tuple(EnhancedPacket.schema[:-1])  # the last is its options
+class _Interface:
+    """What an interface description block says."""
+
+    __slots__ = ("_dividend", "_divisor", "_offset_ns", "link_type", "snap_length")
+
+    def __init__(self, link_type: i64, snap_length: i64, resolution: int, offset_seconds: int) -> None:
+        """`resolution` of its clock: a negative power of ten, or of two with the highest bit set."""
+        self.link_type: i64 = link_type
+        self.snap_length: i64 = snap_length
+        ticks_per_second = 2 ** (resolution & 0x7F) if resolution & 0x80 else 10**resolution
+        common = gcd(10**9, ticks_per_second)
+        self._dividend = 10**9 // common
+        self._divisor = ticks_per_second // common
+        self._offset_ns = offset_seconds * 10**9
+
+    def nanoseconds(self, ticks: int) -> int:
+        """Since the epoch. Raises CutShort."""
+        at_ns = ticks * self._dividend
+        if self._divisor != 1:
+            at_ns //= self._divisor
+        at_ns += self._offset_ns
+        if not -PLAUSIBLE_NS < at_ns < PLAUSIBLE_NS:
+            check_time(at_ns // 10**9)
+        return at_ns
 
 
-for _block in (NameResolution, InterfaceStatistics):
-    KNOWN_BLOCKS.pop(_block.magic_number, None)  # then they are skipped
-
-
-class PcapngReader:
+class PcapngReader(CaptureReader):
     """Frames from the uncompressed bytes of a pcapng file."""
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._file = _PieceFile(pieces)
-        self._blocks = iter(FileScanner(self._file))
-        self._block_end = 0
-        self._clocks: dict[int, Callable[[int], int]] = {}
+    def __init__(self, pieces: Iterator[bytes], decoder: FrameDecoder) -> None:
+        super().__init__(pieces, decoder)
+        self._layouts = _BIG_ENDIAN
+        self._interfaces: list[_Interface] = []
 
-    def frames(self) -> Iterator[tuple[int, int, bytes, int]]:
-        """Time, link type, frame and wire length of each packet.
+    def _walk(self, limit: i64, segments: list[Segment]) -> None:
+        data = self._data
+        position = self._position
+        last = self.frames_read + limit
+        kind: i64
+        length: i64
+        while self.frames_read < last:
+            end = position + SMALLEST_BLOCK_BYTES
+            if end <= len(data):
+                kind, length = self._layouts.head.unpack_from(data, position)
+                if kind == SECTION_HEADER:  # the same in both byte orders
+                    self._layouts = _layouts_after(data[position + 8 : end])
+                    _, length = self._layouts.head.unpack_from(data, position)
+                if not SMALLEST_BLOCK_BYTES <= length <= MAX_BLOCK_BYTES or length % 4:
+                    raise CutShort(f"it is damaged (a block of {length} bytes)")
+                end = position + length
+            if end > len(data):
+                self._position = position
+                if not self._fetch(end - position):
+                    return
+                data = self._data
+                position = 0
+                continue
+            contents_end = end - TAIL_BYTES
+            if data[contents_end:end] != data[position + 4 : position + 8]:
+                raise CutShort("it is damaged (a block with two lengths)")
+            if kind in (ENHANCED_PACKET, SIMPLE_PACKET, OBSOLETE_PACKET):
+                segment = self._frame(kind, data, position, contents_end)
+                if segment is not None:
+                    segments.append(segment)
+                self.frames_read += 1
+            elif kind == INTERFACE_DESCRIPTION:
+                self._add_interface(data, position, contents_end)
+            elif kind == SECTION_HEADER:
+                self._begin_section(data, position, contents_end)
+            position = end
+        self._position = position
 
-        Raises CutShort where the file ends too soon or is damaged.
-        """
-        while True:
-            try:
-                block = next(self._blocks, None)
-                frame = self._frame(block) if isinstance(block, _PACKET_BLOCKS) else None
-            except CutShort:
-                raise
-            # The library raises what its parts raise: KeyError, ValueError, struct.error ...
-            except Exception as error:
-                raise CutShort(
-                    f"it is cut short or damaged ({str(error) or type(error).__name__})"
-                ) from error
-            if block is None:
-                if self._file.tell() != self._block_end:  # inside a block, where the library says nothing
-                    raise CutShort("it is cut short")
-                return
-            self._block_end = self._file.tell()
-            if frame is not None:
-                yield frame
-            elif isinstance(block, SectionHeader):
-                self._clocks.clear()
-            elif isinstance(block, InterfaceDescription) and block.interface_id >= MAX_INTERFACES:
-                raise CutShort(f"it describes over {MAX_INTERFACES} interfaces")
-
-    def _frame(self, block: Any) -> tuple[int, int, bytes, int]:
-        interface = block.interface
+    def _frame(self, kind: i64, data: bytes, position: i64, end: i64) -> Segment | None:
+        """The segment in a block with a frame. Raises CutShort."""
         at_ns = 0
-        if not isinstance(block, SimplePacket):  # which has no time
-            clock = self._clocks.get(block.interface_id)
-            if clock is None:
-                clock = self._clocks[block.interface_id] = _clock(interface)
-            at_ns = clock(block.timestamp_high << 32 | block.timestamp_low)
-            check_time(at_ns // 10**9)
-        return at_ns, interface.link_type, block.packet_data, block.packet_len
+        number: i64 = 0
+        captured: i64
+        wire_length: i64
+        if kind == SIMPLE_PACKET:  # of the first interface, at a time that it does not say
+            start = position + SIMPLE_HEAD_BYTES
+            _check_room(start, end)
+            (wire_length,) = self._layouts.simple.unpack_from(data, position)
+            interface = self._interface(0)
+            captured = wire_length
+            if 0 < interface.snap_length < captured:
+                captured = interface.snap_length
+        else:
+            start = position + ENHANCED_HEAD_BYTES
+            _check_room(start, end)
+            layout = self._layouts.enhanced if kind == ENHANCED_PACKET else self._layouts.obsolete
+            ticks_high: int
+            ticks_low: int
+            number, ticks_high, ticks_low, captured, wire_length = layout.unpack_from(data, position)
+            interface = self._interface(number)
+            at_ns = interface.nanoseconds(ticks_high << 32 | ticks_low)
+        _check_room(start + captured, end)
+        return self._decoder.decode_within(
+            at_ns, interface.link_type, data, start, start + captured, wire_length=wire_length
+        )
+
+    def _interface(self, number: i64) -> _Interface:
+        """Raises CutShort."""
+        if number >= len(self._interfaces):
+            raise CutShort(f"it is damaged (a packet of interface {number}, which is not described)")
+        return self._interfaces[number]
+
+    def _begin_section(self, data: bytes, position: i64, end: i64) -> None:
+        """Section 4.1. Raises CutShort."""
+        _check_room(position + SECTION_HEAD_BYTES, end)
+        magic, major, minor = self._layouts.section.unpack_from(data, position)
+        if magic != BYTE_ORDER_MAGIC:
+            raise CutShort("it is damaged (a section without a byte order)")
+        if (major, minor) not in VERSIONS:
+            raise CutShort(f"it is of version {major}.{minor} of pcapng, and not 1.0")
+        self._interfaces = []
+
+    def _add_interface(self, data: bytes, position: i64, end: i64) -> None:
+        """Section 4.2. Raises CutShort."""
+        option = position + INTERFACE_HEAD_BYTES
+        _check_room(option, end)
+        if len(self._interfaces) >= MAX_INTERFACES:
+            raise CutShort(f"it describes over {MAX_INTERFACES} interfaces")
+        link_type, snap_length = self._layouts.interface.unpack_from(data, position)
+        resolution = MICROSECONDS
+        offset_seconds = 0
+        while option + self._layouts.option.size <= end:
+            code, length = self._layouts.option.unpack_from(data, option)
+            if code == END_OF_OPTIONS:
+                break
+            value = option + self._layouts.option.size
+            _check_room(value + length, end)
+            if code == TIME_RESOLUTION and length == 1:
+                resolution = data[value]
+            elif code == TIME_OFFSET and length == 8:
+                (offset_seconds,) = self._layouts.offset.unpack_from(data, value)
+            option = value + (length + 3) // 4 * 4
+        self._interfaces.append(_Interface(link_type, snap_length, resolution, offset_seconds))
 
 
-def _clock(interface: Any) -> Callable[[int], int]:
-    """From an interface's ticks to nanoseconds since the epoch. In integers: the library's float loses the
-    nanoseconds."""
-    options = interface.options
-    resolution = options["if_tsresol"][0] if "if_tsresol" in options else 6  # section 4.2: microseconds
-    offset_ns = options["if_tsoffset"] * 10**9 if "if_tsoffset" in options else 0
-    ticks_per_second = 2 ** (resolution & 0x7F) if resolution & 0x80 else 10**resolution
-    return lambda ticks: ticks * 10**9 // ticks_per_second + offset_ns
+def _layouts_after(magic: bytes) -> _Layouts:
+    """In the byte order in which this is the magic number; where it is none, that is found out later."""
+    return _BIG_ENDIAN if int.from_bytes(magic, "big") == BYTE_ORDER_MAGIC else _LITTLE_ENDIAN
 
 
-class _PieceFile:
-    """Pieces as the file object that python-pcapng asks for; refuses what no block may ask."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._buffer = bytearray()
-        self._position = 0
-
-    def read(self, size: int) -> bytes:
-        if not 0 <= size <= MAX_BLOCK_BYTES:
-            raise CutShort(f"it is damaged (a block of {size} bytes)")
-        while len(self._buffer) < size and (piece := next(self._pieces, b"")):
-            self._buffer += piece
-        wanted = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        self._position += len(wanted)
-        return wanted
-
-    def tell(self) -> int:
-        return self._position
-
-
-@dataclass(frozen=True, slots=True)
-class LeadingBlocks:
-    """What stands before the first packet of a pcapng file."""
-
-    head: bytes
-    """All that was read to find that out; the packets begin in it, at `length`."""
-    length: int
-    libpcap_reads_it: bool
-    """All its interfaces are alike, and nothing in it is strange."""
-
-
-def leading_blocks(pieces: Iterator[bytes]) -> LeadingBlocks:
-    """Says beforehand whether libpcap will refuse a file that can be read only once."""
-    head = b""
-    position = 0
-    words = Struct("<II")
-    interface_kinds: set[bytes] = set()
-    while position + 16 <= MAX_LEADING_BYTES:
-        head += at_least(position + 16 - len(head), pieces)
-        if len(head) < position + 16:  # the end of the file
-            complete = position <= len(head)
-            return LeadingBlocks(head, min(position, len(head)), complete and len(interface_kinds) == 1)
-        if position == 0 and int.from_bytes(head[8:12], "big") == _BYTE_ORDER_MAGIC:
-            words = Struct(">II")
-        kind, length = words.unpack_from(head, position)
-        if kind in _BLOCKS_WITH_A_PACKET:
-            return LeadingBlocks(head, position, len(interface_kinds) == 1)
-        if length < 12 or length % 4:
-            break
-        if kind == _BLOCK_INTERFACE:
-            interface_kinds.add(head[position + 8 : position + 16])
-        position += length
-    return LeadingBlocks(head, min(position, len(head)), False)
+def _check_room(needed: i64, end: i64) -> None:
+    """Raises CutShort where what is needed goes over the end of its block."""
+    if needed > end:
+        raise CutShort("it is damaged (a block that is too short for what it holds)")

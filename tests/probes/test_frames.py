@@ -53,7 +53,9 @@ def test_the_fast_path_says_what_the_general_one_says(frames_of):
     frames = frames_of("bdat")
     general = FrameDecoder(PORTS, PacketCounts())
     assert decode_all(frames)[0] == [
-        s for f in frames if (s := general._ethernet(f.at_ns, *f[2:])) is not None
+        s
+        for at_ns, _, frame, wire_length in frames
+        if (s := general._ethertype(at_ns, frame, 12, 14, wire_length)) is not None
     ]
 
 
@@ -307,3 +309,41 @@ def test_damaged_headers_never_raise(changes, cut, version):
     for position, value in changes:
         frame[position] = value
     check_one_verdict(ETHERNET, bytes(frame[:cut]), len(frame))
+
+
+@given(
+    link_type=st.sampled_from((*LINK_TYPES, 999)),
+    head=st.sampled_from(("0800", "86dd", "8100 0000 0800", "8100 0000 86dd", "0806")),
+    network=st.sampled_from(
+        (
+            "45000064000040004006000001020304050607080019c3500000000100000002501801000000000000",
+            "6000000000400640" + bytes(range(32)).hex() + "0019c3500000000100000002501801000000000000",
+        )
+    ),
+    changes=st.lists(st.tuples(st.integers(0, 90), st.integers(0, 255)), max_size=3),
+    size=st.integers(0, 140),
+    around=st.tuples(st.binary(max_size=40), st.binary(max_size=40)),
+)
+def test_a_frame_is_the_same_wherever_it_lies(link_type, head, network, changes, size, around):
+    padding = {LINUX_SLL: 14, LINUX_SLL2: 0}.get(link_type, 12)
+    between = {LINUX_SLL2: 18}.get(link_type, 0)
+    has_ethertype = link_type in (ETHERNET, LINUX_SLL, LINUX_SLL2)
+    begin = bytes(padding) + bytes.fromhex(head) + bytes(between) if has_ethertype else b""
+    frame = bytearray(begin + bytes.fromhex(network) + bytes(80))
+    for position, value in changes:
+        frame[position] = value
+    alone = bytes(frame[:size])
+    counts = PacketCounts()
+    decoder = FrameDecoder(PORTS, counts)
+    before, behind = around
+    found = decoder.decode_within(
+        7, link_type, before + alone + behind, len(before), len(before) + size, wire_length=200
+    )
+    decoder.settle()
+    general = FrameDecoder(PORTS, PacketCounts())
+    if has_ethertype:
+        expected = general._ethertype(7, alone, padding, len(begin[: padding + 2 + between]), 200)
+    else:
+        expected = general._other_link_layer(7, link_type, alone, 200)
+    general.settle()
+    assert (found, counts.seen) == (expected, general._counts.seen)
