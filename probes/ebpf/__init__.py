@@ -1,12 +1,16 @@
 """Live capture in the kernel, through bcc.
 
-    filter.c           the socket filter: writes the segments of the watched ports into a ring buffer
+    filter.c           the socket filter, of four files: event.c, packet.c, appetite.c and itself; it writes
+                       what is needed of the watched ports' segments into a ring buffer
     kernel_source/     the few headers that bcc wants of a kernel; it needs no others
-    program            compiles filter.c, loads it, reaches its maps; says why it can't
+    loader             compiles and loads it, in a process of its own; says why it can't
+    program            the loaded filter, and the ways into its maps
     tap                the packet sockets that the filter hangs on, each following an interface by its name
+    ring               the ring buffer, read where it lies
     event              what the filter wrote -> Segment
+    flows              what the filter knows of each connection, and what it is told
     clock              the kernel's boot time -> UTC
     probe              EbpfProbe: all of them together
 
-Nothing here imports bcc before a probe is made or `why_unavailable` is asked.
+Only the loader's process imports bcc.
 """

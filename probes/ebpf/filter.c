@@ -30,6 +30,7 @@
 
 static inline enum verdict judge(struct __sk_buff *skb)
 {
+#if APPETITE
     int zero = 0;
     struct work *work = works.lookup(&zero);
     if (!work)
@@ -38,6 +39,10 @@ static inline enum verdict judge(struct __sk_buff *skb)
     __builtin_memset(&work->at, 0, sizeof(work->at));
     struct event *event = &work->event;
     struct place *at = &work->at;
+#else
+    struct event on_stack = {}, *event = &on_stack;
+    struct place place = {}, *at = &place;
+#endif
     enum verdict verdict = HAND_UP;
     u16 protocol = bpf_ntohs(skb->protocol);
     if (is_vlan(protocol))
@@ -55,14 +60,18 @@ static inline enum verdict judge(struct __sk_buff *skb)
     event->at_boot_ns = bpf_ktime_get_boot_ns();
     u32 there = skb->len > at->offset ? skb->len - at->offset : 0;
     event->captured = event->length < there ? event->length : there;
+#if APPETITE
     struct side *told = 0;
-    if (APPETITE && event->kind != FRAGMENT_OF_A_PACKET && at->to_server != at->to_client)
+    if (event->kind != FRAGMENT_OF_A_PACKET && at->to_server != at->to_client)
         verdict = judge_in_flow(skb, work, &told);
     if (verdict == HAND_UP)
         verdict = hand_up(skb, at->offset, event);
     if (verdict == HAND_UP && told)
         told->skipped = 0;
     return verdict;
+#else
+    return hand_up(skb, at->offset, event);
+#endif
 }
 
 int hand_up_watched(struct __sk_buff *skb)

@@ -136,7 +136,7 @@ def test_the_file_that_runs_has_the_capabilities_that_the_container_may_have() -
     # One more in the file, and it could not be started; one more in the container, and nobody would have it.
     (found,) = re.findall(r"setcap (\S+)=ep ", "\n".join(_instructions("RUN")))
     given = {f"cap_{name.lower()}" for name in SERVICES["smtp-horizon"]["cap_add"]}
-    assert set(found.split(",")) == given == {"cap_net_raw", "cap_bpf"}
+    assert set(found.split(",")) == given == {"cap_net_raw", "cap_bpf", "cap_perfmon"}
 
 
 def test_watch_understands_its_arguments_and_writes_only_into_volumes_of_its_user() -> None:

@@ -1,5 +1,6 @@
 """Segments through the filter in the kernel: written into a tun device, as packets that arrive there."""
 
+import ctypes
 import json
 import os
 import struct
@@ -15,7 +16,7 @@ from monitor.sessions.table import SessionTable
 from probes.ebpf.clock import BootClock
 from probes.ebpf.event import EventReader
 from probes.ebpf.flows import Flows
-from probes.ebpf.program import Program
+from probes.ebpf.program import FLOW_KEY_BYTES, Program
 from probes.ebpf.ring import Ring
 from probes.ebpf.tap import InterfaceTap
 from probes.frames import FrameDecoder
@@ -54,8 +55,11 @@ class _Kernel:
         self._tap = InterfaceTap(_TUN, self.program.descriptor)
 
     def begin_anew(self) -> None:
-        for name in (b"flows", b"asked"):
-            self.program._bpf[name].clear()
+        key = ctypes.create_string_buffer(FLOW_KEY_BYTES)
+        libbpf = self.program._libbpf
+        for flows in (self.program._flows, self.program._asked):
+            while libbpf.bpf_map_get_next_key(flows, None, key) == 0:
+                libbpf.bpf_map_delete_elem(flows, key)
         while self.ring.take(RING_BYTES):
             pass
 

@@ -318,7 +318,7 @@ def test_nothing_is_left_behind(network: Network) -> None:
         shown = json.loads(bpftool("prog", "show", "id", identity).stdout)
         descriptors = len(os.listdir("/proc/self/fd"))
     assert shown["type"] == "socket_filter"
-    assert len(shown["map_ids"]) == 7
+    assert len(shown["map_ids"]) == 3
     assert len(os.listdir("/proc/self/fd")) < descriptors
     deadline = time.monotonic() + 3  # the kernel frees after a grace period
     left = {"prog": [identity], "map": shown["map_ids"]}

@@ -83,7 +83,7 @@ class TestAsRoot:
     def test_what_the_verifier_says_is_kept_from_the_user(
         self, writable_sources: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        source = writable_sources / "filter.c"
+        source = writable_sources / "event.c"
         source.write_text(source.read_text().replace("if (captured <= room)", "if (1)"))
         reason = why_unavailable()
         assert reason is not None
