@@ -129,7 +129,8 @@ class PcapngReader(CaptureReader):
                 position = 0
                 continue
             contents_end = end - TAIL_BYTES
-            if data[contents_end:end] != data[position + 4 : position + 8]:
+            # libpcap does not look at the one behind a section header either.
+            if data[contents_end:end] != data[position + 4 : position + 8] and kind != SECTION_HEADER:
                 raise CutShort("it is damaged (a block with two lengths)")
             if kind in (ENHANCED_PACKET, SIMPLE_PACKET, OBSOLETE_PACKET):
                 segment = self._frame(kind, data, position, contents_end)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pcapy
 import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from probes.frames import FrameDecoder
@@ -740,6 +740,7 @@ def by_libpcap(path):
     changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=3),
     cut=st.integers(100, 3000),
 )
+@example(kind="pcapng", changes=[(24, 0)], cut=320)  # the second length of the section header
 def test_a_damaged_file_gives_what_it_gives_to_libpcap(kind, changes, cut, frames_of, write_pcap, tmp_path):
     """And of pcapng files at times more, as libpcap refuses some that are right."""
     path = tmp_path / "damaged"
