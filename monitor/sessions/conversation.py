@@ -45,6 +45,21 @@ class EventSink(ABC):
     def proxied(self, header: ProxyHeader) -> None: ...
 
 
+class _NobodyListens(EventSink):
+    """What happens in a conversation that is over."""
+
+    __slots__ = ()
+
+    def event(self, event: Event) -> None:
+        pass
+
+    def proxied(self, header: ProxyHeader) -> None:
+        pass
+
+
+_NOBODY_LISTENS: Final = _NobodyListens()
+
+
 class Conversation(StreamReader):
     """Reads both streams of one connection."""
 
@@ -165,6 +180,8 @@ class Conversation(StreamReader):
             opening, self._opening, self._at_opening = self._opening, b"", False
             self._events(self.dialogue.client(opening, 0))
         self._events(self.dialogue.closed(in_doubt=in_doubt))
+        # Who listened holds us too: in a ring, both would wait for the garbage collector.
+        self._sink = _NOBODY_LISTENS
 
     # ------------------------------------------------------------------ verdicts
 

@@ -145,20 +145,21 @@ class SessionTable:
 
     def segment(self, segment: Segment) -> None:
         """Takes a segment with one end on a watched port."""
-        at_ns = segment.at_ns + self._behind_ns
+        # Taken apart, not asked for its parts: that costs a third, and every packet comes here.
+        at_ns, flow, flags, _, _, length, _, _ = segment
+        at_ns += self._behind_ns
         if at_ns > self._now_ns:
             self._now_ns = at_ns
             if at_ns >= self._next_sweep_ns:
                 self._sweep()
         elif at_ns < self._now_ns - _CLOCK_STEP_NS:
             self._behind_ns += self._now_ns - at_ns
-        flow = segment.flow
         found = self._flows.get(flow)
-        if found is None or segment.flags & SYN:
+        if found is None or flags & SYN:
             self._handshake(flow, segment, found)
             return
         session, side = found
-        self._deliver(session, side, segment)
+        self._deliver(session, side, segment, flags, length)
 
     def tick(self, now_ns: int) -> None:
         """The clock has moved on, though no packet may have come."""
@@ -315,14 +316,14 @@ class SessionTable:
 
     # ------------------------------------------------------------------ open connections
 
-    def _deliver(self, session: Session, side: Side, segment: Segment) -> None:
+    def _deliver(self, session: Session, side: Side, segment: Segment, flags: int, length: int) -> None:
         session.segment(side, segment)
-        if segment.length:
+        if length:
             if session.may_buffer:
                 self._account(session)
             if self._sieve is not None and side is Side.CLIENT:
                 self._leave_out(self._sieve, session, segment.flow)
-        elif segment.flags == ACK and session.touched_ns > self._now_ns - _SECOND_NS:
+        elif flags == ACK and session.touched_ns > self._now_ns - _SECOND_NS:
             return  # a pure acknowledgement; a quarter of all segments are
         if session not in self._sessions:
             return  # closed, or evicted just now
