@@ -51,6 +51,7 @@ _UNUSUAL: Final = SYN | FIN | RST | LEFT_OUT
 _HALF: Final = 1 << 31
 _MODULUS: Final = 1 << 32
 _BY_PLACE: Final = attrgetter("at")
+_CLIENT: Final = Side.CLIENT  # an attribute of an enum costs as much as the sum it stands in
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -141,11 +142,12 @@ class Streams:
     """Both directions of one connection."""
 
     __slots__ = (
-        "_directions",
+        "_client",
         "_gathered",
         "_held",
         "_held_bytes",
         "_reader",
+        "_server",
         "closed_first",
         "gap_bytes",
         "reset_by",
@@ -155,7 +157,8 @@ class Streams:
 
     def __init__(self, reader: StreamReader) -> None:
         self._reader = reader
-        self._directions = (_Direction(), _Direction())
+        self._client = _Direction()
+        self._server = _Direction()
         self._gathered: list[tuple[Side, Segment]] | None = []
         """Segments that came before it was known where both streams begin; None from then on."""
         self._held: tuple[list[_Held], list[_Held]] | None = None
@@ -180,7 +183,7 @@ class Streams:
     @property
     def closed(self) -> bool:
         """Reset, or both sides have closed."""
-        return self.reset_by is not None or not (self._directions[0].open or self._directions[1].open)
+        return self.reset_by is not None or not (self._client.open or self._server.open)
 
     @property
     def whole(self) -> bool:
@@ -189,16 +192,16 @@ class Streams:
 
     def unneeded(self, side: Side) -> tuple[int, int]:
         """Which bytes of a side the reader need not see: the sequence number of the first, and how many."""
-        direction = self._directions[side]
+        direction = self._of(side)
         return direction.expected, direction.unneeded
 
     def length(self, side: Side) -> int:
         """Bytes of one side's stream so far, missing ones included."""
-        return self._directions[side].next
+        return self._of(side).next
 
     def start(self, side: Side, first_sequence: int) -> None:
         """One side's stream begins at this sequence number."""
-        own, other = self._directions[side], self._directions[1 - side]
+        own, other = self._of(side), self._other(side)
         if own.first is None:
             own.begin(first_sequence)
             if other.first is not None:
@@ -206,12 +209,12 @@ class Streams:
 
     def begins_at(self, side: Side, first_sequence: int) -> bool:
         """Is this the sequence number with which one side's stream begins?"""
-        return self._directions[side].first == first_sequence
+        return self._of(side).first == first_sequence
 
     def gathered_behind(self, side: Side, first_sequence: int) -> list[Segment] | None:
         """The segments so far, where none was delivered yet and a stream that begins at this number fits
         them; else None."""
-        if self._gathered is None or self._directions[side].first is not None:
+        if self._gathered is None or self._of(side).first is not None:
             return None
         furthest = max(
             ((number - first_sequence) % _MODULUS for number in _numbers(self._gathered, side)), default=0
@@ -224,8 +227,10 @@ class Streams:
             self._gather(self._gathered, side, segment)
             return
         _, _, flags, sequence, acknowledgement, length, payload, left = segment
-        own = self._directions[side]
-        other = self._directions[1 - side]
+        if side is _CLIENT:
+            own, other = self._client, self._server
+        else:
+            own, other = self._server, self._client
         heard = 0
         if flags & ACK:
             if other.first is None:
@@ -275,7 +280,7 @@ class Streams:
         while self._held is not None:
             self._give_up_hole(self._most_held())
         for side in Side:
-            direction = self._directions[side]
+            direction = self._of(side)
             if direction.passed:
                 self._tell_passed(side)
             # One number more than was seen is the FIN's, which takes one too; more than that was data.
@@ -283,6 +288,12 @@ class Streams:
                 self._lose(side, direction.acknowledged)
 
     # ------------------------------------------------------------------
+
+    def _of(self, side: Side) -> _Direction:
+        return self._client if side is _CLIENT else self._server
+
+    def _other(self, side: Side) -> _Direction:
+        return self._server if side is _CLIENT else self._client
 
     def _gather(self, gathered: list[tuple[Side, Segment]], side: Side, segment: Segment) -> None:
         gathered.append((side, segment))
@@ -297,7 +308,7 @@ class Streams:
     def _begin_where_seen(self, gathered: list[tuple[Side, Segment]]) -> None:
         """A side's SYN did not come: its stream begins with the first byte that was seen or acknowledged."""
         for side in Side:
-            if self._directions[side].first is None:
+            if self._of(side).first is None:
                 numbers = _numbers(gathered, side)
                 if numbers:
                     lowest = min((number - numbers[0] + _HALF) % _MODULUS - _HALF for number in numbers)
@@ -312,14 +323,14 @@ class Streams:
 
     def _begin_midstream(self, side: Side, sequence: int) -> None:
         """A side's first byte was not announced by its SYN: what came before this number is not known."""
-        self._directions[side].begin(sequence)
+        self._of(side).begin(sequence)
         self.start_unseen = True
         self._reader.lost(side, 0)
 
     def _take_unusual(self, side: Side, segment: Segment) -> bool:
         """SYN, FIN, RST, and the first segment of a stream that was not seen to begin. False where nothing is
         left to do."""
-        own = self._directions[side]
+        own = self._of(side)
         if own.first is None:
             self._begin_midstream(side, segment.sequence + bool(segment.flags & SYN))
         if segment.flags & RST:
@@ -333,7 +344,7 @@ class Streams:
 
     def _take_out_of_order(self, piece: _Held) -> None:
         """A segment that is not simply the next one."""
-        own, other = self._directions[piece.side], self._directions[1 - piece.side]
+        own, other = self._of(piece.side), self._other(piece.side)
         if piece.at > own.next + WINDOW_LIMIT_BYTES:
             return
         if other.fin_at is not None and piece.heard > other.fin_at:
@@ -348,7 +359,7 @@ class Streams:
 
     def _deliver(self, piece: _Held) -> None:
         side, at, length, payload, heard, fin, left = piece
-        direction = self._directions[side]
+        direction = self._of(side)
         new = at + length - direction.next
         if new > 0 and direction.open:
             begin = direction.next
@@ -373,20 +384,20 @@ class Streams:
 
     def _read(self, side: Side, payload: bytes, at: int, heard: int) -> None:
         """Hands bytes on."""
-        direction = self._directions[side]
+        direction = self._of(side)
         if direction.passed:
             self._tell_passed(side)
         if payload:
             direction.unneeded = self._reader.data(side, payload, at, heard)
 
     def _tell_passed(self, side: Side) -> None:
-        direction = self._directions[side]
+        direction = self._of(side)
         self._reader.passed(side, direction.passed)
         direction.passed = 0
 
     def _leave_out(self, side: Side, length: int, edge: bytes, left: int) -> None:
         """A stretch that the probe left out."""
-        direction = self._directions[side]
+        direction = self._of(side)
         if direction.passed:
             self._tell_passed(side)
         direction.unneeded = 0
@@ -397,14 +408,14 @@ class Streams:
     def _truncate(self, side: Side, length: int) -> None:
         """The last bytes of a packet were not captured."""
         self.truncated = True
-        self._directions[side].unneeded = 0
+        self._of(side).unneeded = 0
         self._reader.lost(side, length)
 
     def _hold(self, piece: _Held) -> None:
         if self._held is None:
             self._held = ([], [])
         if not self._held[piece.side]:
-            self._directions[piece.side].overtaken = 0
+            self._of(piece.side).overtaken = 0
         insort(self._held[piece.side], piece, key=_BY_PLACE)
         self._held_bytes += len(piece.payload) + HELD_OVERHEAD_BYTES
         while self._holds_too_much():
@@ -443,7 +454,7 @@ class Streams:
     def _overtake(self) -> None:
         """Another segment has passed those that are held."""
         for side in Side:
-            direction = self._directions[side]
+            direction = self._of(side)
             direction.overtaken += 1
             if self._held is not None and direction.overtaken > REORDERING_LIMIT_SEGMENTS:
                 pieces = self._held[side]
@@ -452,18 +463,18 @@ class Streams:
 
     def _may_go_on(self, piece: _Held) -> bool:
         """Has all come that stands before it, and all that it acknowledges? Or is nothing in it new?"""
-        next_place = self._directions[piece.side].next
+        next_place = self._of(piece.side).next
         if piece.at > next_place:
             return False
         return not self._waits_for_other(piece) or piece.at + piece.length + piece.fin <= next_place
 
     def _proven(self, piece: _Held) -> bool:
         """Has the other side acknowledged what this one waits for?"""
-        return self._waits_for_other(piece) or self._directions[piece.side].acknowledged >= piece.at
+        return self._waits_for_other(piece) or self._of(piece.side).acknowledged >= piece.at
 
     def _waits_for_other(self, piece: _Held) -> bool:
         """Does a piece acknowledge what was not delivered yet? A FIN takes a number, too."""
-        other = self._directions[1 - piece.side]
+        other = self._other(piece.side)
         return piece.heard > other.next + (not other.open)
 
     def _most_held(self) -> Side:
@@ -475,11 +486,11 @@ class Streams:
         """Declares lost what the first held piece of a side waits for."""
         assert self._held is not None
         piece = self._held[side][0]
-        other = self._directions[1 - side]
+        other = self._other(side)
         rival = self._held[1 - side][0] if self._held[1 - side] else None
         if not self._waits_for_other(piece):
             self._lose(side, piece.at)
-        elif rival is not None and rival.at <= other.next and piece.at > self._directions[side].next:
+        elif rival is not None and rival.at <= other.next and piece.at > self._of(side).next:
             # What it acknowledges is at hand, and waits in its turn: for what is missing before this piece.
             self._lose(side, min(piece.at, rival.heard))
         elif (
@@ -493,7 +504,7 @@ class Streams:
         self._release()
 
     def _lose(self, side: Side, end: int) -> None:
-        direction = self._directions[side]
+        direction = self._of(side)
         length = end - direction.next
         if direction.passed:
             self._tell_passed(side)

@@ -25,6 +25,8 @@ from monitor.streams import StreamReader
 from monitor.tls.handshake import TlsReader
 from monitor.tls.records import looks_like_tls
 
+_CLIENT: Final = Side.CLIENT  # an attribute of an enum costs as much as what is done with it
+
 IMPLICIT_TLS_PORT: Final = 465  # RFC 8314 section 7.3
 
 # Longest PROXY header that is waited for: a version 2 header with its vendor fields (section 2.2.7 of its
@@ -119,18 +121,21 @@ class Conversation(StreamReader):
     # ------------------------------------------------------------------ what the streams deliver
 
     def data(self, side: Side, data: bytes, at: int, heard: int) -> int:
-        if side is Side.CLIENT:
+        number = 0
+        if side is _CLIENT:
             self._client_end = at + len(data)
-        if self._in_tls[side]:
+        else:
+            number = 1  # a number, and not the side: it is looked up several times for each segment
+        if self._in_tls[number]:
             self._tls_data(side, data, at, heard)
-        elif side is Side.CLIENT:
+        elif side is _CLIENT:
             self._client(data, at, heard)
         else:
             self._server(data, at)
-        if self._in_tls[side]:
+        if self._in_tls[number]:
             assert self.tls is not None
             return self.tls.unneeded_bytes(side)
-        return self.dialogue.unneeded_client_bytes if side is Side.CLIENT else 0
+        return self.dialogue.unneeded_client_bytes if side is _CLIENT else 0
 
     def passed(self, side: Side, length: int) -> None:
         if side is Side.CLIENT:

@@ -135,8 +135,9 @@ class Session(EventSink):
 
     def segment(self, side: Side, segment: Segment) -> None:
         """Takes a segment that one side sent."""
-        if segment.at_ns > self.last_at_ns:
-            self.last_at_ns = segment.at_ns
+        at_ns = segment[0]  # quicker than by its name
+        if at_ns > self.last_at_ns:
+            self.last_at_ns = at_ns
         self.streams.segment(side, segment)
 
     def event(self, event: Event) -> None:
