@@ -83,9 +83,10 @@ class Sieve(Protocol):
     def last_at_ns(self, flow: bytes) -> int | None:
         """When the connection's last packet was seen, handed up or not; None where that is not known."""
 
-    def take_leftover(self, flow: bytes) -> list[Segment]:
+    def take_leftover(self, flow: bytes, last_at_ns: int) -> list[Segment]:
         """What was not told yet of a connection, as segments without payload, and then forgets it. For when
-        it is over."""
+        it is over; `last_at_ns`: its last packet that was handed up, which tells it from one that has taken
+        its place meanwhile."""
 
 
 class Probe(Protocol):

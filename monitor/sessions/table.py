@@ -362,7 +362,7 @@ class SessionTable:
         """Takes a connection out of the table and hands on its record."""
         flow = self._leave(session)
         if self._sieve is not None:
-            for segment in self._sieve.take_leftover(flow):
+            for segment in self._sieve.take_leftover(flow, session.last_at_ns):
                 session.segment(Side.CLIENT if segment.flow == flow else Side.SERVER, segment)
         self._on_record(session.record(self._site, unseen_end))
 

@@ -57,7 +57,8 @@ struct side {
 };
 
 struct flow {
-    u64 last_at_boot_ns; /* of its last packet */
+    u64 first_at_boot_ns; /* of the packet since which it is followed */
+    u64 last_at_boot_ns;
     struct side client, server;
     u8 turns;            /* of application data, client first: monitor/tls/establishment.py */
     u8 turns_needed;
@@ -538,7 +539,7 @@ static inline enum verdict judge_in_flow(struct __sk_buff *skb, struct work *wor
     struct flow *flow = flows.lookup(key);
     bool is_new = !flow;
     if (is_new && !(event->flags & (TCP_SYN | TCP_RST))) {
-        struct flow fresh = {.turns_needed = TURNS};
+        struct flow fresh = {.first_at_boot_ns = event->at_boot_ns, .turns_needed = TURNS};
         flows.update(key, &fresh);
         flow = flows.lookup(key);
     }

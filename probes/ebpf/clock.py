@@ -23,16 +23,19 @@ def _measure() -> tuple[int, int]:
 class BootClock:
     """Adds up to UTC: `at_boot_ns + utc_minus_boot_ns`."""
 
-    __slots__ = ("_error_ns", "utc_minus_boot_ns")
+    __slots__ = ("_error_ns", "least_utc_minus_boot_ns", "utc_minus_boot_ns")
 
     def __init__(self) -> None:
         measured = (_measure() for _ in range(FIRST_MEASUREMENTS))
         self.utc_minus_boot_ns, self._error_ns = min(
             measured, key=lambda distance_and_error: distance_and_error[1]
         )
+        self.least_utc_minus_boot_ns = self.utc_minus_boot_ns
+        """The least that it ever was: a time that is made with this one was not later."""
 
     def follow(self) -> None:
         """Measures again. A change within the error of measurement is none: packets keep their distances."""
         distance_ns, error_ns = _measure()
         if abs(distance_ns - self.utc_minus_boot_ns) > error_ns + self._error_ns:
             self.utc_minus_boot_ns, self._error_ns = distance_ns, error_ns
+            self.least_utc_minus_boot_ns = min(self.least_utc_minus_boot_ns, distance_ns)

@@ -10,9 +10,9 @@ from probes.segment import ACK, LEFT_OUT, Segment, reverse
 # `struct side`: next, until, skipped, left, acknowledged, furthest, shown, edge, appetite, held, in_data,
 # bits.
 _SIDE: Final = Struct("=I4xIiI8x4s3xB")
-# `struct flow` begins with last_at_boot_ns, the client's side, the server's.
-_LAST_AT: Final = Struct("=Q")
-_SIDES_AT: Final = (8, 8 + _SIDE.size)
+# `struct flow` begins with first_at_boot_ns, last_at_boot_ns, the client's side, the server's.
+_TIMES: Final = Struct("=QQ")
+_SIDES_AT: Final = (_TIMES.size, _TIMES.size + _SIDE.size)
 _ASK: Final = Struct("=II")
 
 # The bits of `struct side`, in their order.
@@ -37,15 +37,21 @@ class Flows:
 
     def last_at_ns(self, flow: bytes) -> int | None:
         kept = self._program.flow(flow.ljust(FLOW_KEY_BYTES, b"\0"))
-        return None if kept is None else self._last_at_ns(kept)
+        if kept is None:
+            return None
+        _, last_at_boot_ns = _TIMES.unpack_from(kept)
+        return int(last_at_boot_ns) + self._clock.utc_minus_boot_ns
 
-    def take_leftover(self, flow: bytes) -> list[Segment]:
+    def take_leftover(self, flow: bytes, last_at_ns: int) -> list[Segment]:
         key = flow.ljust(FLOW_KEY_BYTES, b"\0")
         kept = self._program.flow(key)
         if kept is None:
             return []
+        first_at_boot_ns, last_at_boot_ns = _TIMES.unpack_from(kept)
+        if first_at_boot_ns + self._clock.least_utc_minus_boot_ns > last_at_ns:
+            return []  # the next connection of the same two ends: who reads is behind the wire
         self._program.forget_flow(key)
-        at_ns = self._last_at_ns(kept)
+        at_ns = int(last_at_boot_ns) + self._clock.utc_minus_boot_ns
         stretches: list[Segment] = []
         acknowledgements: list[Segment] = []
         for side_at, sender in zip(_SIDES_AT, (flow, reverse(flow)), strict=True):
@@ -56,7 +62,3 @@ class Flows:
             if bits & _HAS_ACKNOWLEDGED:
                 acknowledgements.append(Segment(at_ns, sender, ACK, following, acknowledged, 0, b""))
         return stretches + acknowledgements
-
-    def _last_at_ns(self, kept: bytes) -> int:
-        (last_at_boot_ns,) = _LAST_AT.unpack_from(kept)
-        return int(last_at_boot_ns) + self._clock.utc_minus_boot_ns

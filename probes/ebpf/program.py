@@ -21,7 +21,7 @@ has forgotten is handed up whole. The kernel needs some 200 bytes for each, at o
 
 # `struct flow_key` and `struct flow` of appetite.c.
 FLOW_KEY_BYTES: Final = 36
-FLOW_BYTES: Final = 88
+FLOW_BYTES: Final = 96
 
 # `enum verdict` of event.c.
 _VERDICTS: Final = {1: Verdict.OTHER_PORT, 2: Verdict.NOT_TCP, 3: Verdict.MALFORMED, 5: Verdict.UNNEEDED}

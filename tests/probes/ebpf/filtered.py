@@ -97,11 +97,15 @@ class Filter:
 
     def read(self) -> Self:
         """User space reads what there is."""
-        segments = self._events.read(self._kernel.ring.take(RING_BYTES))
-        self.handed_up += segments
-        for segment in segments:
+        for segment in self.take(RING_BYTES):
             self.table.segment(segment)
         return self
+
+    def take(self, limit_bytes: int) -> list[Segment]:
+        """What there is, or the first of it: one record at least."""
+        segments = self._events.read(self._kernel.ring.take(limit_bytes))
+        self.handed_up += segments
+        return segments
 
     def end(self) -> list[dict[str, Any]]:
         """All records, as they stand in JSON."""

@@ -11,8 +11,8 @@ from probes.probe import DropSite
 from probes.segment import ACK, LEFT_OUT, RST, SYN
 from tests.capture_truth import capture_names
 from tests.degrade import Degrade, duplicate, lose, reorder, resegment, snap, wrap_sequence
-from tests.monitor.sessions.wire import Wire
-from tests.probes.ebpf.filtered import Filter, filtered_records
+from tests.monitor.sessions.wire import START_NS, Wire
+from tests.probes.ebpf.filtered import RING_BYTES, Filter, filtered_records
 from tests.segments import records_of, segments_of
 from tests.timeless import timeless
 
@@ -47,9 +47,11 @@ def send_in_pieces(wire: Wire, data: bytes, size: int) -> None:
         wire.send(C, data[at : at + size])
 
 
-def with_message(body: bytes, *, size: int, behind: bytes = b"", at_once: bool = True) -> Wire:
+def with_message(
+    body: bytes, *, size: int, behind: bytes = b"", at_once: bool = True, wire: Wire | None = None
+) -> Wire:
     """A session with one message, in segments of that size."""
-    wire = Wire().open().say(DATA)
+    wire = (wire or Wire()).open().say(DATA)
     if at_once:
         send_in_pieces(wire, body + behind, size)
     else:
@@ -266,6 +268,26 @@ def test_a_pair_that_is_taken_again_at_once_is_another_connection() -> None:
         assert same(filtered.show(segments).end(), records_of(segments))
 
 
+def test_a_reader_that_is_behind_tells_a_connection_from_the_next_of_the_same_pair() -> None:
+    """When it takes away what the kernel keeps of the first, the third has begun: it is not the second's."""
+    wires: list[Wire] = []
+    for number in range(3):
+        wire = Wire(first=1_000 + number * 20_000_000, at_ns=wires[-1].at_ns if wires else START_NS)
+        wires.append(with_message(lines(50_000) + b".\r\n", size=1_448, wire=wire))
+    del wires[1].segments[-3:]  # it is not closed: a number of the third's would count
+    segments = [segment for wire in wires for segment in wire.segments]
+    begun = len(segments) - len(wires[2].segments) + 5
+    filtered = Filter(every=10_000).show(segments[:begun])
+    syns = 0
+    for segment in filtered.take(RING_BYTES):
+        filtered.table.segment(segment)
+        syns += segment.flags & (SYN | ACK) == SYN
+        if syns == 2:
+            filtered.show(segments[begun:])
+            begun = len(segments)
+    assert same(filtered.end(), records_of(segments))
+
+
 def test_a_connection_whose_start_was_not_captured_is_followed_like_any() -> None:
     wire = with_message(lines(100_000) + b".\r\n", size=1_448)
     for first in (1, 3, 8, 12, 40):
@@ -278,7 +300,9 @@ def test_a_flow_that_the_kernel_has_forgotten_is_a_gap_and_no_number() -> None:
     send_in_pieces(wire, lines(100_000), 1_448)
     filtered = Filter()
     filtered.show(wire.segments).read()
-    assert filtered.sieve.take_leftover(wire.segments[0].flow)[0].flags == LEFT_OUT
+    assert (
+        filtered.sieve.take_leftover(wire.segments[0].flow, filtered.handed_up[-1].at_ns)[0].flags == LEFT_OUT
+    )
     send_in_pieces(wire, b"more\r\n.\r\n", 1_448)
     count = len(wire.segments)
     wire.say("S: 250 queued\nC: QUIT\nS: 221 bye").close()
