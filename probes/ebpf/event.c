@@ -63,7 +63,9 @@ static inline enum verdict hand_up(struct __sk_buff *skb, u32 offset, struct eve
 {
     if (event->captured == 0) /* SYN, FIN, RST, notices */
         return write(skb, 0, event, 0);
-    if (event->captured <= 256) /* SMTP lines */
+    if (event->captured <= 64) /* most commands and replies */
+        return write(skb, offset, event, 64);
+    if (event->captured <= 256) /* the longest of them, and EHLO's answer */
         return write(skb, offset, event, 256);
     if (event->captured <= 1536) /* an Ethernet frame */
         return write(skb, offset, event, 1536);
