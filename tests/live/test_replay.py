@@ -26,8 +26,7 @@ pytestmark = [
 NAMES: Final = sorted(path.name.partition(".")[0] for path in CAPTURES.glob("*.pcap*"))
 
 # Each probe, and how many packets a second it is sent. eBPF: chosen because the largest capture then takes
-# three seconds. However slow the machine, nothing is lost: each capture fits into the ring buffer as a whole
-# (the largest takes 21 of its 32 MB).
+# three seconds, and what goes up of it fits into the ring buffer as a whole, however slow the machine.
 PACKETS_PER_SECOND: Final = {"ebpf": 10_000}
 
 # How long nothing may come of what was sent and is still missing. Chosen because only a stalled machine needs
