@@ -15,8 +15,8 @@ from probes.frames import FrameDecoder
 from probes.probe import HEARTBEAT_SECONDS, DropSite, PacketCounts, ProbeUnavailable, Verdict
 from probes.segment import Segment
 
-# Chosen because 5,000 SMTP sessions a second write some 16 MB: it bridges a second in which the reader gets no
-# processor.
+# Chosen because 5,000 SMTP sessions a second write some 16 MB: it bridges a second in which the reader gets
+# no processor.
 RING_BYTES: Final = 16 * 1024 * 1024
 
 # The kernel wakes the reader for an event only if there was none before it. A nap lets some gather: without
