@@ -169,7 +169,7 @@ class Session(EventSink):
     def _sent(self, command: Command) -> None:
         verb = command.verb
         if verb not in _NOT_COUNTED_AS_WAITING:
-            self._waiting_bytes += _ITEM_BYTES + len(command.line) + sum(map(len, _texts(command)))
+            self._waiting_bytes += _ITEM_BYTES + len(command.line) + _characters(command)
         self._quit_sent = verb == "QUIT"
         if verb == "MAIL":
             self._mail_in_clear |= command.names_a_path and not self._conversation.encryption_established
@@ -185,7 +185,7 @@ class Session(EventSink):
             self._reaches.lost()
         self._reaches.answered(event)
         if verb not in _NOT_COUNTED_AS_WAITING:
-            self._waiting_bytes -= _ITEM_BYTES + len(command.line) + sum(map(len, _texts(command)))
+            self._waiting_bytes -= _ITEM_BYTES + len(command.line) + _characters(command)
         if verb in TLS_STARTERS:
             self._starttls_codes.append(reply.code if reply is not None else None)
         elif verb in GREETINGS:
@@ -196,16 +196,16 @@ class Session(EventSink):
             if self._exchange is command:
                 if (reply is not None or event.in_doubt) and self._auth:
                     self._auth[-1] = auth
-            elif self._room(command.name):
+            elif self._room(len(command.name)):
                 self._auth.append(auth)
             self._exchange = command
         elif verb == "QUIT":
             self._quit_answered = reply is not None and reply.positive
-        if command.path is None or self._room(*_texts(command)):
+        if command.path is None or self._room(_characters(command)):
             self._transactions.answered(event, self._seconds_so_far())
 
     def _greeted(self, command: Command, reply: Reply | None, *, in_doubt: bool) -> None:
-        if not command.cut and self._room(command.name):
+        if not command.cut and self._room(len(command.name)):
             self._helo.append(Helo(command.verb, command.name, reply.code if reply is not None else None))
         if reply is None:
             self._offer_unseen |= in_doubt
@@ -222,10 +222,10 @@ class Session(EventSink):
         elif not reply.whole:
             self._offer_unseen = True
 
-    def _room(self, *texts: str) -> bool:
-        """Is there room in the lists for one more item with these texts?"""
+    def _room(self, characters: int) -> bool:
+        """Is there room in the lists for one more item with so much text?"""
         self._items += 1
-        self._characters += sum(map(len, texts))
+        self._characters += characters
         if self._items <= LISTED_ITEMS_LIMIT and self._characters <= LISTED_TEXT_LIMIT_CHARACTERS:
             return True
         self._anomalies |= {Anomaly.LIST_OVERFLOW}
@@ -372,12 +372,15 @@ def _ending(facts: Facts, verdict: Envelope, carried_by: Channel) -> Ending:
     )
 
 
-def _texts(command: Command) -> list[str]:
-    """What a command says besides its verb."""
+def _characters(command: Command) -> int:
+    """How much a command says besides its verb."""
     path = command.path
     if path is None:
-        return [command.name]
-    return [path.address, *path.params, *filter(None, path.params.values())]
+        return len(command.name)
+    characters = len(path.address)
+    for keyword, value in path.params.items():
+        characters += len(keyword) + len(value or "")
+    return characters
 
 
 def _is_masked(keyword: bytes) -> bool:
