@@ -290,7 +290,7 @@ def _capture(
     counts: Counts, packets: PacketCounts, handshakes_incomplete: int, everything: Sight
 ) -> Iterable[RenderableType]:
     yield title("How well it was captured")
-    seen, smtp = packets.seen.total(), packets.seen[Verdict.SEGMENT]
+    seen, smtp = packets.seen.total(), packets.seen[Verdict.SEGMENT] + packets.seen[Verdict.UNNEEDED]
     yield indented(f"{count(seen, 'packet')} read, {number(smtp)} of them on the watched ports")
     unreadable = packets.seen[Verdict.MALFORMED] + packets.seen[Verdict.UNSUPPORTED]
     if unreadable:
