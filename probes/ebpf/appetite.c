@@ -35,7 +35,7 @@
 #define APPLICATION_DATA 23
 #define MAX_RECORD_BYTES 18432
 #define TURNS 4
-#define TURNS_AFTER_EARLY_DATA 8
+#define TURNS_AFTER_EARLY_DATA 8 /* so many more: early data comes before the server has spoken */
 
 enum appetite { EVERYTHING, MESSAGE, CHUNK, RECORDS };
 
