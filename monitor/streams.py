@@ -20,7 +20,7 @@ Of bytes that came twice, those delivered first count: both ends have usually se
 from abc import ABC, abstractmethod
 from bisect import insort
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final
 
 from mypy_extensions import mypyc_attr
 
@@ -87,17 +87,24 @@ class StreamReader(ABC):
         """The next `length` bytes of one side were not captured."""
 
 
-class _Held(NamedTuple):
-    side: Side
-    at: int
-    length: int
-    payload: bytes
-    heard: int
-    fin: bool
-    left: int | None
-    """None of a segment; else it is a stretch that was left out, see `Segment.left`."""
+@mypyc_attr(acyclic=True)
+class _Held:
+    __slots__ = ("at", "fin", "heard", "left", "length", "payload", "side")
+
+    def __init__(
+        self, side: Side, at: int, length: int, payload: bytes, heard: int, *, fin: bool, left: int | None
+    ) -> None:
+        self.side: Final = side
+        self.at: Final = at
+        self.length: Final = length
+        self.payload: Final = payload
+        self.heard = heard
+        self.fin: Final = fin
+        self.left: Final = left
+        """None of a segment; else it is a stretch that was left out, see `Segment.left`."""
 
 
+@mypyc_attr(acyclic=True)
 class _Direction:
     __slots__ = (
         "acknowledged",
@@ -226,13 +233,14 @@ class Streams:
         if self._gathered is not None:
             self._gather(self._gathered, side, segment)
             return
-        _, _, flags, sequence, acknowledgement, length, payload, left = segment
+        flags, sequence, length = segment.flags, segment.sequence, segment.length
         if side is _CLIENT:
             own, other = self._client, self._server
         else:
             own, other = self._server, self._client
         heard = 0
         if flags & ACK:
+            acknowledgement = segment.acknowledgement
             if other.first is None:
                 self._begin_midstream(Side(1 - side), acknowledgement)
             heard = other.next
@@ -256,6 +264,7 @@ class Streams:
             # All but a few segments come here: the next bytes, sent when all that they acknowledge had come.
             at = own.next
             own.advance(length)
+            payload = segment.payload
             if length > len(payload):
                 self._read(side, payload, at, heard)
                 self._truncate(side, length - len(payload))
@@ -266,10 +275,9 @@ class Streams:
                 self._read(side, payload, at, heard)
             return
         at = own.next + (sequence - own.expected + _HALF) % _MODULUS - _HALF
-        is_left_out = bool(flags & LEFT_OUT)
-        self._take_out_of_order(
-            _Held(side, at, length, payload, heard, bool(flags & FIN), left if is_left_out else None)
-        )
+        left = segment.left if flags & LEFT_OUT else None
+        fin = bool(flags & FIN)
+        self._take_out_of_order(_Held(side, at, length, segment.payload, heard, fin=fin, left=left))
 
     def flush(self) -> None:
         """Nothing more will come: what is held is delivered, and every hole becomes a gap, those at the ends
@@ -348,7 +356,7 @@ class Streams:
         if piece.at > own.next + WINDOW_LIMIT_BYTES:
             return
         if other.fin_at is not None and piece.heard > other.fin_at:
-            piece = piece._replace(heard=other.fin_at)
+            piece.heard = other.fin_at
         if self._may_go_on(piece):
             self._deliver(piece)
             self._release()
@@ -358,7 +366,7 @@ class Streams:
             self._overtake()
 
     def _deliver(self, piece: _Held) -> None:
-        side, at, length, payload, heard, fin, left = piece
+        side, at, length, left = piece.side, piece.at, piece.length, piece.left
         direction = self._of(side)
         new = at + length - direction.next
         if new > 0 and direction.open:
@@ -366,15 +374,15 @@ class Streams:
             direction.overtaken = 0
             direction.advance(new)
             if left is not None:
-                self._leave_out(side, new, payload, left)
+                self._leave_out(side, new, piece.payload, left)
             else:
-                payload = payload[length - new :]
-                self._read(side, payload, begin, heard)
+                payload = piece.payload[length - new :]
+                self._read(side, payload, begin, piece.heard)
                 if len(payload) < new:
                     self._truncate(side, new - len(payload))
         # Its FIN stands right behind the last byte; or on it, where that byte was only an acknowledgement's
         # word, which counts the FIN, too. An older one is nobody's.
-        if fin and direction.open and 0 <= direction.next - (at + length) <= 1:
+        if piece.fin and direction.open and 0 <= direction.next - (at + length) <= 1:
             direction.fin_at = at + length
             direction.open = False
             if self.closed_first is None:
@@ -498,7 +506,7 @@ class Streams:
         ):
             # It acknowledges a FIN that was not captured, most likely; and if it was a byte, no line is lost
             # with it. Or something that can't be.
-            self._held[side][0] = piece._replace(heard=other.next)
+            piece.heard = other.next
         else:
             self._lose(Side(1 - side), piece.heard if rival is None else min(piece.heard, rival.at))
         self._release()

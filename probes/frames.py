@@ -15,7 +15,6 @@ A total length beyond the frame is taken at its word, as the trace of a packet b
 
 from __future__ import annotations
 
-from functools import partial
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
@@ -71,10 +70,6 @@ _FRAGMENT_HEADER: Final = Struct("!BxHI")  # RFC 8200 section 4.5
 _MORE_FRAGMENTS: Final = 0x2000
 _FRAGMENT_OFFSET: Final = 0x1FFF
 _IS_FRAGMENT: Final = _MORE_FRAGMENTS | _FRAGMENT_OFFSET
-
-# Every packet makes a Segment, and the tuple's own constructor takes half of the time of the class's. Final,
-# because mypyc then looks it up once.
-_new_segment: Final = partial(tuple.__new__, Segment)
 
 
 class FrameDecoder:
@@ -364,17 +359,14 @@ class FrameDecoder:
         if data_offset < 0x50 or end < payload_start:
             return self._count(Verdict.MALFORMED)
         self._segments += 1
-        return _new_segment(
-            (
-                at_ns,
-                flow,
-                data[start + 13],
-                _uint32(data, start + 4),
-                _uint32(data, start + 8),
-                end - payload_start,
-                data[payload_start : captured_end if captured_end < end else end],
-                0,
-            ),
+        return Segment(
+            at_ns,
+            flow,
+            data[start + 13],
+            _uint32(data, start + 4),
+            _uint32(data, start + 8),
+            end - payload_start,
+            data[payload_start : captured_end if captured_end < end else end],
         )
 
 

@@ -48,7 +48,7 @@ def duplicate(share: float) -> Degrade:
 
     def degrade(segments: list[Segment], rng: random.Random) -> list[Segment]:
         copies = [
-            segment._replace(at_ns=segment.at_ns + rng.randint(1, 50_000))
+            segment.replace(at_ns=segment.at_ns + rng.randint(1, 50_000))
             for segment in segments
             if rng.random() < share
         ]
@@ -60,7 +60,7 @@ def duplicate(share: float) -> Degrade:
 def snap(length: int) -> Degrade:
     """Only so many bytes of each packet were captured."""
     kept = length - HEADERS_BYTES
-    return lambda segments, rng: [segment._replace(payload=segment.payload[:kept]) for segment in segments]
+    return lambda segments, rng: [segment.replace(payload=segment.payload[:kept]) for segment in segments]
 
 
 def midstream(share: float) -> Degrade:
@@ -96,7 +96,7 @@ def wrap_sequence(segments: Iterable[Segment]) -> list[Segment]:
         if other not in shifts and segment.acknowledgement:
             shifts[other] = (1 << 32) - 20 - segment.acknowledgement
         wrapped.append(
-            segment._replace(
+            segment.replace(
                 sequence=(segment.sequence + shifts[flow]) % (1 << 32),
                 acknowledgement=(segment.acknowledgement + shifts.get(other, 0)) % (1 << 32)
                 if segment.acknowledgement
@@ -115,7 +115,7 @@ def _pieces(segment: Segment, sizes: Callable[[random.Random], int], rng: random
         size = max(1, sizes(rng))
         payload = segment.payload[at : at + size]
         last = at + size >= segment.length
-        yield segment._replace(
+        yield segment.replace(
             sequence=(segment.sequence + at) % (1 << 32),
             length=len(payload),
             payload=payload,
@@ -126,4 +126,4 @@ def _pieces(segment: Segment, sizes: Callable[[random.Random], int], rng: random
 
 def _retimed(shuffled: list[Segment], original: list[Segment]) -> list[Segment]:
     """A packet that comes late has a late time stamp, too."""
-    return [segment._replace(at_ns=placed.at_ns) for segment, placed in zip(shuffled, original, strict=True)]
+    return [segment.replace(at_ns=placed.at_ns) for segment, placed in zip(shuffled, original, strict=True)]

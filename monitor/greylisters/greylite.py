@@ -132,4 +132,4 @@ def _holds_up(reply: Reply) -> bool:
     """It hands on one line of a reply, and goes on to the next only after `250-`."""
     if len(reply.lines) > 1 and reply.code != 250:
         return True
-    return any(len(line) > _REPLY_TEXT_OCTETS or b"\0" in line for line in reply.lines)
+    return any(len(line) > _REPLY_TEXT_OCTETS or 0 in line for line in reply.lines)

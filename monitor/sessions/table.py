@@ -19,7 +19,9 @@ crowd which keeps much cannot push out those that keep little.
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
+
+from mypy_extensions import mypyc_attr
 
 from monitor.sessions.reach import Reaches
 from monitor.sessions.record import Ended, SessionRecord
@@ -75,16 +77,28 @@ class Limits:
     first)."""
 
 
-class _HalfOpen(NamedTuple):
-    at_ns: int
-    """Its first packet's time stamp."""
-    since_ns: int
-    """The same by the table's clock."""
-    client_first: int | None
-    """Sequence number of the client's first byte; None until it is known."""
-    server_first: int | None
-    syn_bytes: int = 0
-    """Data in its SYN (RFC 7413)."""
+@mypyc_attr(acyclic=True)
+class _HalfOpen:
+    __slots__ = ("at_ns", "client_first", "server_first", "since_ns", "syn_bytes")
+
+    def __init__(
+        self,
+        at_ns: int,
+        since_ns: int,
+        client_first: int | None,
+        server_first: int | None,
+        *,
+        syn_bytes: int = 0,
+    ) -> None:
+        self.at_ns: Final = at_ns
+        """Its first packet's time stamp."""
+        self.since_ns: Final = since_ns
+        """The same by the table's clock."""
+        self.client_first: Final = client_first
+        """Sequence number of the client's first byte; None until it is known."""
+        self.server_first = server_first
+        self.syn_bytes: Final = syn_bytes
+        """Data in its SYN (RFC 7413)."""
 
     def answered_by(self, acknowledgement: int) -> bool:
         """Does a SYN/ACK with this number answer its SYN? The data in it may be acknowledged or not."""
@@ -145,9 +159,8 @@ class SessionTable:
 
     def segment(self, segment: Segment) -> None:
         """Takes a segment with one end on a watched port."""
-        # Taken apart, not asked for its parts: that costs a third, and every packet comes here.
-        at_ns, flow, flags, _, _, length, _, _ = segment
-        at_ns += self._behind_ns
+        flow, flags = segment.flow, segment.flags
+        at_ns = segment.at_ns + self._behind_ns
         if at_ns > self._now_ns:
             self._now_ns = at_ns
             if at_ns >= self._next_sweep_ns:
@@ -159,7 +172,7 @@ class SessionTable:
             self._handshake(flow, segment, found)
             return
         session, side = found
-        self._deliver(session, side, segment, flags, length)
+        self._deliver(session, side, segment, flags, segment.length)
 
     def tick(self, now_ns: int) -> None:
         """The clock has moved on, though no packet may have come."""
@@ -205,11 +218,8 @@ class SessionTable:
             self.strays += 1
             return
         to_server = segment.destination_port in self._ports
-        self._open(flow if to_server else back, self._new(segment, None, None))
+        self._open(flow if to_server else back, _HalfOpen(segment.at_ns, self._now_ns, None, None))
         self.segment(segment)
-
-    def _new(self, segment: Segment, client_first: int | None, server_first: int | None) -> _HalfOpen:
-        return _HalfOpen(segment.at_ns, self._now_ns, client_first, server_first)
 
     def _syn(self, flow: bytes, segment: Segment, found: tuple[Session, Side] | None) -> None:
         first = (segment.sequence + 1) % _SEQUENCE_MODULUS
@@ -225,9 +235,9 @@ class SessionTable:
         known = self._half_open.get(flow)
         if known is not None and known.client_first == first:
             return
-        self._half_open[flow] = self._new(segment, first, None)._replace(syn_bytes=segment.length)
+        self._half_open[flow] = _HalfOpen(segment.at_ns, self._now_ns, first, None, syn_bytes=segment.length)
         if segment.length:
-            self._syn_data[flow] = segment._replace(payload=segment.payload[:_SYN_DATA_BYTES])
+            self._syn_data[flow] = segment.replace(payload=segment.payload[:_SYN_DATA_BYTES])
             if len(self._syn_data) > _SYN_DATA_FLOWS:
                 self._syn_data.popitem(last=False)
         if len(self._half_open) > self._limits.half_open:
@@ -260,9 +270,9 @@ class SessionTable:
                 self._finish(session, None if session in self._closed else Ended.IDLE)
         if known is None:
             # Its SYN was not captured.
-            self._half_open[flow] = self._new(segment, client_first, server_first)
+            self._half_open[flow] = _HalfOpen(segment.at_ns, self._now_ns, client_first, server_first)
         elif known.answered_by(client_first):
-            self._half_open[flow] = known._replace(server_first=server_first)
+            known.server_first = server_first
         for late in overtaken or ():
             self.segment(late)
 

@@ -57,6 +57,11 @@ class _Open:
         return TransactionOutcome.ABORTED
 
 
+def seconds(ns: int) -> float:
+    """As records give them: to the microsecond."""
+    return round(ns / 1e9, 6)
+
+
 class Transactions:
     """Collects the transactions of one session. The caller bounds how many commands come in."""
 
@@ -73,17 +78,17 @@ class Transactions:
     def __len__(self) -> int:
         return len(self._list)
 
-    def answered(self, event: CommandAnswered, after_seconds: float) -> None:
+    def answered(self, event: CommandAnswered, after_ns: int) -> None:
         """Takes the reply to a command, or the news that none was seen.
 
-        `after_seconds`: since the session's first packet.
+        `after_ns`: since the session's first packet.
         """
         command, reply = event.command, event.reply
         match command.verb:
             case "MAIL" if command.names_a_path:
                 self._mail(command, reply, in_doubt=event.in_doubt)
             case "RCPT" if command.names_a_path:
-                self._recipient(command, reply, after_seconds, in_doubt=event.in_doubt)
+                self._recipient(command, reply, after_ns, in_doubt=event.in_doubt)
             case "BDAT" if command.size_bytes is not None:
                 self._chunk(command, reply, in_doubt=event.in_doubt)
             case "DATA":
@@ -128,9 +133,7 @@ class Transactions:
         code = self._current.mail_code if self._current is not None else None
         return code is not None and code // 100 == 2
 
-    def _recipient(
-        self, command: Command, reply: Reply | None, after_seconds: float, *, in_doubt: bool
-    ) -> None:
+    def _recipient(self, command: Command, reply: Reply | None, after_ns: int, *, in_doubt: bool) -> None:
         current = self._current
         if (
             self._ever_lost
@@ -151,7 +154,7 @@ class Transactions:
                 command.path.address if command.path is not None else None,
                 reply.code if reply is not None else None,
                 command.path.params if command.path is not None else {},
-                after_seconds if reply is not None else None,
+                seconds(after_ns) if reply is not None else None,
             )
         )
 

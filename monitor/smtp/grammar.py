@@ -9,6 +9,8 @@ ABNF: https://www.rfc-editor.org/rfc/rfc5321#section-4.1.2
 import re
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 LINE_LIMIT_BYTES: Final = 16_384
 """Longest command line that is kept: Exim's `smtp_cmd_buffer_size`, the largest of the common servers'."""
 
@@ -83,6 +85,7 @@ _BRACKET_PATH: Final = re.compile(rb'<((?:"(?:[^"\\]|\\.)*"|[^>"])*)>')
 _BRACKET_PATH_UNQUOTED: Final = re.compile(rb"<([^>]*)>")
 
 
+@mypyc_attr(acyclic=True)
 class Path:
     """The mailbox of MAIL or RCPT and its parameters."""
 
@@ -95,6 +98,7 @@ class Path:
         """Keywords in upper case; None where a keyword stands without a value."""
 
 
+@mypyc_attr(acyclic=True)
 class Command:
     """A command that the client sent. Two commands are never equal: each has its own reply."""
 
@@ -156,7 +160,7 @@ def parse_command(line: bytes, *, whole: bool = True) -> Command:
         whole: False where the rest of the line was lost or is over the limit; then nothing is taken from
             its arguments that the rest could change.
     """
-    octets, has_nul = len(line) + len(b"\n"), b"\0" in line
+    octets, has_nul = len(line) + len(b"\n"), 0 in line
     line = line.removesuffix(b"\r")
     words = line.split(None, 1)  # at any white space: so "STARTTLS" CR CR LF is one, as it is to the servers
     head = words[0] if words else b""

@@ -3,6 +3,8 @@
 import re
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from monitor.smtp.grammar import text
 
 REPLY_LINE_OCTETS: Final = 512  # RFC 5321 section 4.5.3.1.5, CRLF included
@@ -19,10 +21,11 @@ _CHALLENGE: Final = 334
 """RFC 4954 section 4. Its text is a part of the AUTH exchange, and not kept."""
 
 
+@mypyc_attr(acyclic=True)
 class Reply:
     """One reply, of one or more lines."""
 
-    __slots__ = ("code", "lines", "whole")
+    __slots__ = ("_keywords", "code", "lines", "whole")
 
     def __init__(self, code: int, lines: tuple[bytes, ...] = (), whole: bool = True) -> None:
         self.code: Final = code
@@ -31,6 +34,7 @@ class Reply:
         """Each line behind its code and separator."""
         self.whole: Final = whole
         """False where a part of it was lost, or is over the limit."""
+        self._keywords: frozenset[bytes] | None = None
 
     @property
     def positive(self) -> bool:
@@ -46,11 +50,14 @@ class Reply:
 
     def keywords(self) -> frozenset[bytes]:
         """EHLO: the first words of all lines but the first, in upper case. RFC 5321 section 4.1.1.1."""
-        text = b"\n".join(self.lines[1:]).replace(b"=", b" ").upper()
-        words = [line.split(None, 1) for line in text.split(b"\n")]
-        return frozenset([word[0] for word in words if word])
+        if self._keywords is None:
+            text = b"\n".join(self.lines[1:]).replace(b"=", b" ").upper()
+            words = [line.split(None, 1) for line in text.split(b"\n")]
+            self._keywords = frozenset([word[0] for word in words if word])
+        return self._keywords
 
 
+@mypyc_attr(acyclic=True)
 class ReplyReader:
     """Assembles reply lines. Bounded: what a reply has beyond `KEPT_LINES` is read and forgotten."""
 

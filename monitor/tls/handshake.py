@@ -7,7 +7,7 @@ What no bystander can tell is not told: a session of which deciding bytes were l
 that goes on in SSLv2, whose records have no types.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from monitor.side import Side
@@ -38,9 +38,9 @@ _FATAL: Final = 2
 _UNKNOWN_LEVEL: Final = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TlsFacts:
-    """From the two hello messages; None where that hello was not seen, or does not say."""
+    """From the two hello messages, as they come; None where that hello was not seen, or does not say."""
 
     version: str | None = None
     """SSLv2, SSLv3, TLSv1, TLSv1.1, TLSv1.2 or TLSv1.3: what the server selected."""
@@ -201,12 +201,10 @@ class _Judge(RecordSink):
         if hello is None:
             return
         self._early_data_offered = EARLY_DATA in hello.extensions
-        self.facts = replace(
-            self.facts or TlsFacts(),
-            sni=_text(hello.server_name),
-            alpn=_text(hello.alpn),
-            ja4=ja4(hello),
-        )
+        facts = self.facts = self.facts or TlsFacts()
+        facts.sni = _text(hello.server_name)
+        facts.alpn = _text(hello.alpn)
+        facts.ja4 = ja4(hello)
 
     def _server_hello(self, body: bytes) -> None:
         hello = parse_server_hello(body)
@@ -215,11 +213,9 @@ class _Judge(RecordSink):
             self._collectors[Side.SERVER].stop()
         if hello is None:
             return
-        self.facts = replace(
-            self.facts or TlsFacts(),
-            version=VERSIONS.get(hello.version),
-            cipher=cipher_name(hello.cipher),
-        )
+        facts = self.facts = self.facts or TlsFacts()
+        facts.version = VERSIONS.get(hello.version)
+        facts.cipher = cipher_name(hello.cipher)
         if not hello.is_retry:
             self.establishment.server_hello(hello, self._early_data_offered)
 

@@ -3,9 +3,8 @@
 A hello that contradicts its own lengths is None as a whole; an extension that does is as if it were empty.
 """
 
-from dataclasses import dataclass
 from struct import unpack
-from typing import Final
+from typing import Final, NamedTuple
 
 # Message types, RFC 8446 section 4.
 CLIENT_HELLO: Final = 1
@@ -24,8 +23,7 @@ RETRY_RANDOM: Final = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167ab
 _VERSION_AND_RANDOM_BYTES: Final = 2 + 32
 
 
-@dataclass(frozen=True, slots=True)
-class ClientHello:
+class ClientHello(NamedTuple):
     legacy_version: int
     ciphers: tuple[int, ...]
     extensions: tuple[int, ...]
@@ -37,8 +35,7 @@ class ClientHello:
     """The first protocol offered."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServerHello:
+class ServerHello(NamedTuple):
     version: int
     """What was selected: by supported_versions where that stands, else by the version field."""
     cipher: int

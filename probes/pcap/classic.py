@@ -36,8 +36,8 @@ class PcapReader(CaptureReader):
         if major != MAJOR_VERSION or minor > MINOR_VERSION:
             raise CutShort(f"it is of version {major}.{minor} of pcap, and not 2.4")
         self._position = PCAP_HEADER_BYTES
+        self._is_big_endian = order == ">"
         # Seconds, fraction, captured length, wire length. Kuznetzov's have eight bytes more.
-        self._header = Struct(order + "4I").unpack_from  # bound once, not at every frame
         self._header_bytes: i64 = 24 if magic == KUZNETZOV_MAGIC else 16
         self._fraction_ns: i64 = 1 if magic == NANOSECONDS_MAGIC else 1000
         # Before 2.4 the two lengths stood the other way round, or either way.
@@ -53,12 +53,16 @@ class PcapReader(CaptureReader):
         captured: i64
         wire_length: i64
         data = self._data
+        big_endian = self._is_big_endian
         position = self._position
         last = self.frames_read + limit
         while self.frames_read < last:
             start = end = position + self._header_bytes
             if start <= len(data):
-                seconds, fraction, captured, wire_length = self._header(data, position)
+                seconds = _uint32(data, position, big_endian=big_endian)
+                fraction = _uint32(data, position + 4, big_endian=big_endian)
+                captured = _uint32(data, position + 8, big_endian=big_endian)
+                wire_length = _uint32(data, position + 12, big_endian=big_endian)
                 if self._is_old and captured > wire_length:
                     captured, wire_length = wire_length, captured
                 if captured > MAX_FRAME_BYTES:
@@ -84,3 +88,14 @@ class PcapReader(CaptureReader):
             self.frames_read += 1
             position = end
         self._position = position
+
+
+def _uint32(data: bytes, position: i64, *, big_endian: bool) -> i64:
+    """By its bytes and not by `struct`, which compiled takes four times as long."""
+    first: i64 = data[position]
+    second: i64 = data[position + 1]
+    third: i64 = data[position + 2]
+    fourth: i64 = data[position + 3]
+    if big_endian:
+        return first << 24 | second << 16 | third << 8 | fourth
+    return fourth << 24 | third << 16 | second << 8 | first

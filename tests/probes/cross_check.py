@@ -164,4 +164,11 @@ def _segment(
 
 def timeless(segments: Iterable[Segment]) -> list[Segment]:
     """Sorted, with no time: the order in which two processors handle two flows is nobody's."""
-    return sorted(segment._replace(at_ns=0) for segment in segments)
+    return in_order(segment.replace(at_ns=0) for segment in segments)
+
+
+def in_order(segments: Iterable[Segment]) -> list[Segment]:
+    """By time, and where that is the same, by all else."""
+    return sorted(
+        segments, key=lambda segment: (segment.at_ns, segment.flow, segment.sequence, repr(segment))
+    )

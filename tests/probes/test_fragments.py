@@ -80,7 +80,7 @@ def decode_all(decoder, frames):
 
 
 def without_time(segments):
-    return [segment._replace(at_ns=0) for segment in segments]
+    return [segment.replace(at_ns=0) for segment in segments]
 
 
 @pytest.mark.parametrize("fragment_bytes", [8, 24, 512])

@@ -178,12 +178,12 @@ def test_pcapng_in_both_byte_orders_and_its_resolutions(
     blocks = [section(order), interface(1, order, resolution)]
     blocks += [packet(f, 0, order, ticks_per_second) for f in frames_of("plain_single")]
     path.write_bytes(b"".join(blocks))
-    to_the_microsecond = [s._replace(at_ns=s.at_ns // 1000 * 1000) for s in read(path)]
+    to_the_microsecond = [s.replace(at_ns=s.at_ns // 1000 * 1000) for s in read(path)]
     assert to_the_microsecond == tshark_segments(path) != []
 
 
 def without_payload(segments, **changes):
-    return [segment._replace(payload=b"", **changes) for segment in segments]
+    return [segment.replace(payload=b"", **changes) for segment in segments]
 
 
 def test_the_obsolete_block_with_a_frame(frames_of, tmp_path, expected):
@@ -759,7 +759,7 @@ def test_a_damaged_file_gives_what_it_gives_to_libpcap(kind, changes, cut, frame
     ours, is_whole = [], True
     try:
         for batch in CaptureFilesProbe([str(path)], PORTS).batches():
-            ours.extend(segment._replace(at_ns=0) for segment in batch)
+            ours.extend(segment.replace(at_ns=0) for segment in batch)
     except ProbeError:
         is_whole = False
     if theirs is None:

@@ -237,8 +237,8 @@ def test_the_kernel_filter_lets_the_odd_ones_through(wire, interface, frames_of)
         watched.append(expected)
     with watching([interface]) as probe:
         inside(CLIENT, lambda: send_frames(frames))
-        segments = [segment._replace(at_ns=0) for segment in collect(probe)]
-        assert segments == [segment._replace(at_ns=0) for segment in watched]
+        segments = [segment.replace(at_ns=0) for segment in collect(probe)]
+        assert segments == [segment.replace(at_ns=0) for segment in watched]
         assert probe.counts.seen[Verdict.FRAGMENT] == 2
         assert probe.counts.seen[Verdict.OTHER_PORT] == 0
 

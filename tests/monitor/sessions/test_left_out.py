@@ -23,7 +23,7 @@ def left_out(segments: list[Segment], first: int, last: int, left: int = 0) -> l
     """The same with those from `first` to `last` left out, the last one's end being the edge."""
     begin, end = segments[first], segments[last]
     length = sum(segment.length for segment in segments[first : last + 1])
-    stretch = begin._replace(
+    stretch = begin.replace(
         at_ns=end.at_ns, flags=LEFT_OUT, acknowledgement=0, length=length, payload=end.payload[-4:], left=left
     )
     return [*segments[:first], stretch, *segments[last + 1 :]]

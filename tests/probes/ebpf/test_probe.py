@@ -24,6 +24,7 @@ from tests.probes.cross_check import (
     by_tshark,
     count_by_tshark,
     dumped,
+    in_order,
     recorded,
     timeless,
 )
@@ -77,7 +78,7 @@ def assert_same(seen: list[Segment], expected: list[Segment]) -> None:
     assert len(seen) == len(expected) > 0
     for mine, theirs in zip(timeless(seen), timeless(expected), strict=True):
         assert mine == theirs
-    for mine, theirs in zip(sorted(seen), sorted(expected), strict=True):
+    for mine, theirs in zip(in_order(seen), in_order(expected), strict=True):
         assert abs(mine.at_ns - theirs.at_ns) < TOLERANCE_NS
 
 

@@ -455,7 +455,7 @@ def test_every_link_layer_carries_the_same_segments(tmp_path: Path) -> None:
             frames.append(Frame(other.frame, other.wire_length, other.link_type, other.at_ns))
     found = ask_tshark(frames, tmp_path)
     segments = [answer.segment for answer in found.frames]
-    unacknowledged = [segment._replace(acknowledgement=2000) for segment in expected]
+    unacknowledged = [segment.replace(acknowledgement=2000) for segment in expected]
     assert segments == unacknowledged * len(layers)
     assert {frame.link_type for frame in frames} >= {NULL, ETHERNET, LOOP, LINUX_SLL, LINUX_SLL2, 101}
 
