@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 INTERFACE ?=
 WORKERS ?= 2
 
-.PHONY: help setup run test lint format test-fast test-live endurance boards bench wheel clean
+.PHONY: help setup run test lint format test-fast test-live endurance floods boards bench wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test-live: setup lab ## only the tests with real mail servers in network namespa
 
 endurance: setup lab ## 5,000 real sessions, and six hours of packets in minutes, through the pyshark probe
 	$(BIN)/pytest -q -m endurance tests/endurance
+
+floods: setup ## a million SYNs, a line of a gigabyte and their kin: memory bounded, ordinary sessions right
+	$(BIN)/python -m tests.floods
 
 .PHONY: lab
 lab: setup # what the live tests need of Debian's packages
