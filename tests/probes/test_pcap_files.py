@@ -113,6 +113,17 @@ def test_a_frame_ends_at_the_snap_length_of_its_file_as_for_libpcap(data_frame, 
         assert read(path) == alone(expected) + alone(data_frame._replace(frame=expected.frame))
 
 
+def test_a_frame_may_be_cut_in_its_headers(frames_of, write_pcap, tmp_path):
+    """`tcpdump -s 60` cuts the options of TCP, and other frames follow."""
+    frames = [frame for name in ("plain_single", "ipv6") for frame in frames_of(name)[:6]]
+    for snap_length in range(100):
+        cut = [frame._replace(frame=frame.frame[:snap_length]) for frame in frames]
+        decoder = FrameDecoder(PORTS, PacketCounts())
+        expected = [segment for frame in cut if (segment := decoder.decode(*frame)) is not None]
+        assert read(write_pcap(tmp_path / "cut", cut)) == expected
+        assert len(expected) > 8 or snap_length < 68
+
+
 def test_the_headers_of_kuznetzov_are_longer(data_frame, tmp_path):
     path = tmp_path / "it"
     data = pcap(data_frame, magic=0xA1B2CD34)
