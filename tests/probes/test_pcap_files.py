@@ -10,7 +10,6 @@ import sys
 import threading
 from pathlib import Path
 
-import pcapy
 import pytest
 import zstandard
 from hypothesis import HealthCheck, example, given, settings
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from probes.frames import FrameDecoder
 from probes.pcap.files import CaptureFilesProbe
 from probes.probe import CaptureFileError, CaptureInterrupted, PacketCounts, ProbeError, Verdict
+from tests.probes.by_libpcap import by_libpcap
 
 PORTS = frozenset((25, 465, 587))
 
@@ -721,28 +721,6 @@ def test_no_damage_raises_anything_but_one_line(kind, changes, cut, pack, frames
     except ProbeError as error:
         message = str(error)
     assert "\n" not in message
-
-
-def by_libpcap(path):
-    """The segments of a file, and whether libpcap found nothing wrong; None where it does not even begin."""
-    decoder = FrameDecoder(PORTS, PacketCounts())
-    segments = []
-    try:
-        opened = pcapy.open_offline(str(path))
-    except pcapy.PcapError:
-        return None
-
-    def receive(header, frame):
-        segment = decoder.decode(0, opened.datalink(), frame, header.getlen())
-        if segment is not None:
-            segments.append(segment)
-
-    try:
-        while opened.dispatch(100, receive):
-            pass
-    except pcapy.PcapError:
-        return segments, False
-    return segments, True
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
