@@ -11,8 +11,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 INTERFACE ?=
 WORKERS ?= 2
+FUZZ_SECONDS ?= 120
 
-.PHONY: help setup run test lint format test-fast test-live endurance floods boards bench wheel clean
+.PHONY: help setup run test lint format test-fast test-live endurance floods fuzz boards bench wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +43,9 @@ endurance: setup lab ## 5,000 real sessions, and six hours of packets in minutes
 
 floods: setup ## a million SYNs, a line of a gigabyte and their kin: memory bounded, ordinary sessions right
 	$(BIN)/python -m tests.floods
+
+fuzz: setup ## invented traffic into every reader, for FUZZ_SECONDS (120)
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 .PHONY: lab
 lab: setup # what the live tests need of Debian's packages

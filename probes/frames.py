@@ -359,6 +359,7 @@ class FrameDecoder:
         if data_offset < 0x50 or end < payload_start:
             return self._count(Verdict.MALFORMED)
         self._segments += 1
+        payload_end = captured_end if captured_end < end else end
         return Segment(
             at_ns,
             flow,
@@ -366,7 +367,8 @@ class FrameDecoder:
             _uint32(data, start + 4),
             _uint32(data, start + 8),
             end - payload_start,
-            data[payload_start : captured_end if captured_end < end else end],
+            # Compiled, a slice of bytes must not end before it begins: a frame may be cut in its options.
+            data[payload_start:payload_end] if payload_start < payload_end else b"",
         )
 
 

@@ -88,8 +88,8 @@ class BlockReader:
         """Time stamp of the last frame, in nanoseconds since the epoch."""
         self._interfaces = interfaces
         self._numbers: list[int] = []
-        self._nanoseconds = 1000
-        """In a unit of the time stamps."""
+        self._nanoseconds: list[int] = []
+        """In a unit of each interface's time stamps."""
         self._rest = b""
 
     def read(self, piece: bytes) -> list[bytes]:
@@ -106,30 +106,32 @@ class BlockReader:
                 break
             block = data[start:end]
             if kind == _ENHANCED_PACKET_TYPE:
-                frames.append(self._renumbered(block))
+                number, frame = self._renumbered(block)
+                frames.append(frame)
+                high, low = _TIME.unpack_from(block, _TIME_AT)
+                self.latest_ns = (high << 32 | low) * self._nanoseconds[number]
             elif kind == _INTERFACE_DESCRIPTION_TYPE:
                 self._numbers.append(self._interfaces.number(block))
-                self._nanoseconds = _nanoseconds(block)
+                self._nanoseconds.append(_nanoseconds(block))
                 self.has_begun = True
             elif kind == _INTERFACE_STATISTICS_TYPE:
                 self.dropped += _dropped(block)
             elif kind == _SECTION_HEADER_TYPE:
                 self._numbers.clear()
+                self._nanoseconds.clear()
             start = end
         self._rest = data[start:]
-        if frames:
-            high, low = _TIME.unpack_from(frames[-1], _TIME_AT)
-            self.latest_ns = (high << 32 | low) * self._nanoseconds
         return frames
 
-    def _renumbered(self, block: bytes) -> bytes:
+    def _renumbered(self, block: bytes) -> tuple[int, bytes]:
+        """Its source's number of the interface, and the block with ours."""
         (number,) = _UINT32.unpack_from(block, _NUMBER_AT)
         (captured,) = _UINT32.unpack_from(block, _CAPTURED_AT)
         if number >= len(self._numbers) or _FRAME_AT + captured + _UINT32.size > len(block):
             raise NotPcapng
         if number == self._numbers[number]:
-            return block
-        return block[:_NUMBER_AT] + _UINT32.pack(self._numbers[number]) + block[_NUMBER_AT + 4 :]
+            return number, block
+        return number, block[:_NUMBER_AT] + _UINT32.pack(self._numbers[number]) + block[_NUMBER_AT + 4 :]
 
 
 def frame_hash(block: bytes) -> int:

@@ -148,7 +148,7 @@ class RowReader:
             if number == 1:
                 self._fragments.begin_anew()
             return number, self._segment(row)
-        except (ValueError, OSError) as error:  # OSError: inet_pton
+        except (ValueError, OverflowError, OSError) as error:  # a port beyond 65,535; OSError: inet_pton
             raise RowError(str(error)) from error
 
     def flush(self) -> None:

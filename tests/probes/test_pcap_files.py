@@ -10,7 +10,6 @@ import sys
 import threading
 from pathlib import Path
 
-import pcapy
 import pytest
 import zstandard
 from hypothesis import HealthCheck, example, given, settings
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from probes.frames import FrameDecoder
 from probes.pcap.files import CaptureFilesProbe
 from probes.probe import CaptureFileError, CaptureInterrupted, PacketCounts, ProbeError, Verdict
+from tests.probes.by_libpcap import by_libpcap
 
 PORTS = frozenset((25, 465, 587))
 
@@ -111,6 +111,17 @@ def test_a_frame_ends_at_the_snap_length_of_its_file_as_for_libpcap(data_frame, 
     ):
         path.write_bytes(pcap(data_frame, snap_length=snap_length) + pcap(data_frame)[24:])
         assert read(path) == alone(expected) + alone(data_frame._replace(frame=expected.frame))
+
+
+def test_a_frame_may_be_cut_in_its_headers(frames_of, write_pcap, tmp_path):
+    """`tcpdump -s 60` cuts the options of TCP, and other frames follow."""
+    frames = [frame for name in ("plain_single", "ipv6") for frame in frames_of(name)[:6]]
+    for snap_length in range(100):
+        cut = [frame._replace(frame=frame.frame[:snap_length]) for frame in frames]
+        decoder = FrameDecoder(PORTS, PacketCounts())
+        expected = [segment for frame in cut if (segment := decoder.decode(*frame)) is not None]
+        assert read(write_pcap(tmp_path / "cut", cut)) == expected
+        assert len(expected) > 8 or snap_length < 68
 
 
 def test_the_headers_of_kuznetzov_are_longer(data_frame, tmp_path):
@@ -710,28 +721,6 @@ def test_no_damage_raises_anything_but_one_line(kind, changes, cut, pack, frames
     except ProbeError as error:
         message = str(error)
     assert "\n" not in message
-
-
-def by_libpcap(path):
-    """The segments of a file, and whether libpcap found nothing wrong; None where it does not even begin."""
-    decoder = FrameDecoder(PORTS, PacketCounts())
-    segments = []
-    try:
-        opened = pcapy.open_offline(str(path))
-    except pcapy.PcapError:
-        return None
-
-    def receive(header, frame):
-        segment = decoder.decode(0, opened.datalink(), frame, header.getlen())
-        if segment is not None:
-            segments.append(segment)
-
-    try:
-        while opened.dispatch(100, receive):
-            pass
-    except pcapy.PcapError:
-        return segments, False
-    return segments, True
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -135,7 +135,7 @@ class Ledger:
 
     def _write_down(self, events: list[Event]) -> None:
         for event in events:
-            assert SECRET not in repr(spelled_out(event))
+            self._check_secrecy(event)
             if isinstance(event, CommandSent):
                 assert event.command not in self._sent[self._next :]
                 self._sent.append(event.command)
@@ -145,6 +145,9 @@ class Ledger:
                 assert event.anomaly not in self._anomalies, "reported twice"
                 self._anomalies.add(event.anomaly)
         self.events += events
+
+    def _check_secrecy(self, event: Event) -> None:
+        assert SECRET not in repr(spelled_out(event))
 
     def _check_answer(self, event: CommandAnswered) -> None:
         """In the order of the commands, once each but for those that have several replies."""

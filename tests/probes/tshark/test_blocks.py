@@ -127,6 +127,17 @@ def test_a_section_begins_to_number_anew() -> None:
         reader.read(section() + packet(0))
 
 
+def test_each_interface_has_its_own_clock() -> None:
+    microseconds = block(1, struct.pack("=HHI", 1, 0, 0))
+    reader = BlockReader(Interfaces())
+    reader.read(section() + ETHERNET_BLOCK + packet(0) + microseconds)
+    assert reader.latest_ns == 10**18
+    reader.read(enhanced_packet(10**15 + 1, b"packet", 60, 1))
+    assert reader.latest_ns == 10**18 + 1_000
+    reader.read(packet(0))
+    assert reader.latest_ns == 10**18
+
+
 def test_it_has_begun_when_an_interface_is_described() -> None:
     reader = BlockReader(Interfaces())
     reader.read(section() + NAME_RESOLUTION + ETHERNET_BLOCK[:-1])

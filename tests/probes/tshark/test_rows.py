@@ -649,6 +649,7 @@ def _row(**values: str) -> str:
         _row(frame__time_epoch=""),
         _row(frame__time_epoch="1764000000.0"),
         _row(tcp__srcport="smtp"),
+        _row(tcp__srcport="65536"),
         _row(tcp__flags="many"),
         _row(tcp__payload="4"),
         _row(ip__src="mail"),

@@ -1,0 +1,125 @@
+"""What the protocols are made of: mutations put these in."""
+
+from typing import Final
+
+_LINES: Final = (
+    *(
+        "EHLO c",
+        "HELO c",
+        "LHLO c",
+        "MAIL FROM:<a@b>",
+        "MAIL FROM:<>",
+        "RCPT TO:<c@d>",
+        "DATA",
+        ".",
+        "RSET",
+        "QUIT",
+    ),
+    *(
+        "BDAT 3",
+        "BDAT 9 LAST",
+        "BDAT 0 LAST",
+        "BDAT 99999999999999999999",
+        "AUTH PLAIN",
+        "AUTH LOGIN",
+        "AUTH PLAIN eA==",
+    ),
+    *(
+        "STARTTLS",
+        "XXXXXXXX",
+        "NOOP",
+        "VRFY x",
+        "TURN",
+        "ATRN d",
+        "ETRN d",
+        "XEXCH50 5 2",
+        "XCLIENT NAME=a",
+        "*",
+        "=",
+    ),
+    *(
+        "220 mx",
+        "220-mx",
+        "250 ok",
+        "250-mx",
+        "250-PIPELINING",
+        "250-STARTTLS",
+        "250 CHUNKING",
+        "250-XXXXXXXA",
+    ),
+    *(
+        "334 ",
+        "334 VXNlcm5hbWU6",
+        "235 in",
+        "354 go",
+        "421 bye",
+        "450 no",
+        "454 no",
+        "500 what",
+        "503 bad",
+        "535 no",
+    ),
+    *(
+        "550 no",
+        "552 big",
+        "221 bye",
+        "221-bye",
+        "99 x",
+        "250",
+        "2500 x",
+        "PROXY TCP4 192.0.2.1 192.0.2.2 5 25",
+    ),
+)
+SMTP: Final = (
+    *(f"{line}\r\n".encode() for line in _LINES),
+    *(
+        b"\r\n.\r\n",
+        b"\n.\n",
+        b"\r",
+        b"\n",
+        b"\r\n",
+        b"..",
+        b"MAIL FROM:<",
+        b"RCPT TO:",
+        b" SIZE=1",
+        b"\x00",
+        b"\xff\xfb",
+    ),
+    *(b"x" * 600, b"@r1,@r2:a@b", b'"a b"@c', b"\\", b"<", b">", b"\xc3\xa9", b"\xe2\x80\xae", b"=?", b"+2B"),
+)
+TLS: Final = tuple(
+    bytes.fromhex(word)
+    for word in (
+        *(
+            "1603010005",
+            "1603030002",
+            "1403030001 01",
+            "1503030002 0228",
+            "1503030002 0100",
+            "1703030010",
+            "1803030003",
+        ),
+        *(
+            "1603010200 010001fc 0303",
+            "16030300 4a 02000046 0303",
+            "80 2e 01 0002",
+            "80 2e 01 0301",
+            "0303",
+            "0304",
+        ),
+        *(
+            "002b0003020304",
+            "002b0002 0304",
+            "0000000e000c0000096d782e6578616d706c",
+            "00100005000302 6832",
+            "0a0a",
+        ),
+        *(
+            "00330002001d",
+            "002a0000",
+            "cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c",
+            "1301",
+            "c02f",
+        ),
+    )
+)
