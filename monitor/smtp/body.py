@@ -10,11 +10,14 @@ The bytes themselves are forgotten at once, but for the last four.
 
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 KEPT_AFTER_LOOSE_END_BYTES: Final = 16_384
 """How much behind a loose end is kept for the case that it was the end: chosen to hold any pipelined group of
 commands; a message that goes on beyond it is simply a message that goes on."""
 
 
+@mypyc_attr(acyclic=True)
 class BodyReader:
     """Follows one message, in pieces of any size."""
 

@@ -5,11 +5,14 @@ Several are made for every line, so they are plain classes: what dataclasses mak
 
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from monitor.anomalies import Anomaly
 from monitor.smtp.grammar import Command
 from monitor.smtp.replies import Reply
 
 
+@mypyc_attr(acyclic=True)
 class BannerReceived:
     """The server's greeting, RFC 5321 section 3.1."""
 
@@ -20,6 +23,7 @@ class BannerReceived:
         self.reply: Final = reply
 
 
+@mypyc_attr(acyclic=True)
 class CommandSent:
     __slots__ = ("command",)
     __match_args__: Final = ("command",)
@@ -28,6 +32,7 @@ class CommandSent:
         self.command: Final = command
 
 
+@mypyc_attr(acyclic=True)
 class CommandAnswered:
     """Every `CommandSent` is followed by exactly one of these, in the order of the commands; but each step of
     an AUTH exchange is an answer, and a server that answers for each recipient (LMTP, PRDR) answers
@@ -44,12 +49,14 @@ class CommandAnswered:
         """No reply was seen, but there may have been one: bytes were lost."""
 
 
+@mypyc_attr(acyclic=True)
 class BodyStarted:
     """The server asked for the message (354)."""
 
     __slots__ = ()
 
 
+@mypyc_attr(acyclic=True)
 class AnomalySeen:
     __slots__ = ("anomaly",)
     __match_args__: Final = ("anomaly",)
@@ -58,12 +65,14 @@ class AnomalySeen:
         self.anomaly: Final = anomaly
 
 
+@mypyc_attr(acyclic=True)
 class TlsAccepted:
     """STARTTLS was answered 2xx: what follows in both directions is TLS's."""
 
     __slots__ = ()
 
 
+@mypyc_attr(acyclic=True)
 class CommandsLost:
     """Client bytes were lost which may have held commands."""
 

@@ -9,6 +9,8 @@ ABNF: https://www.rfc-editor.org/rfc/rfc5321#section-4.1.2
 import re
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 LINE_LIMIT_BYTES: Final = 16_384
 """Longest command line that is kept: Exim's `smtp_cmd_buffer_size`, the largest of the common servers'."""
 
@@ -83,6 +85,11 @@ _BRACKET_PATH: Final = re.compile(rb'<((?:"(?:[^"\\]|\\.)*"|[^>"])*)>')
 _BRACKET_PATH_UNQUOTED: Final = re.compile(rb"<([^>]*)>")
 
 
+NO_PARAMS: Final[dict[str, str | None]] = {}
+"""One for all paths that have none: nobody writes into a path's parameters."""
+
+
+@mypyc_attr(acyclic=True)
 class Path:
     """The mailbox of MAIL or RCPT and its parameters."""
 
@@ -95,6 +102,7 @@ class Path:
         """Keywords in upper case; None where a keyword stands without a value."""
 
 
+@mypyc_attr(acyclic=True)
 class Command:
     """A command that the client sent. Two commands are never equal: each has its own reply."""
 
@@ -123,12 +131,6 @@ class Command:
         self.size_bytes: Final = size_bytes
         """BDAT, XEXCH50: the count of raw bytes that follow. END_OF_DATA: the message's bytes on the wire,
         None where its beginning or end was not captured."""
-        self.last: Final = last
-        """BDAT: the last chunk."""
-        self.masked: Final = masked
-        """STARTTLS: overwritten in flight."""
-        self.cut: Final = cut
-        """The rest of its line was lost, or is over the limit: nothing is known of its arguments."""
         self.line: Final = line
         """MAIL and RCPT as sent, without the line end; empty for every other command, as it may hold a
         secret."""
@@ -136,6 +138,12 @@ class Command:
         """Length of its line, the line end included, as far as it was read."""
         self.has_nul: Final = has_nul
         """A byte of zero is in its line."""
+        self.last: Final = last
+        """BDAT: the last chunk."""
+        self.masked: Final = masked
+        """STARTTLS: overwritten in flight."""
+        self.cut: Final = cut
+        """The rest of its line was lost, or is over the limit: nothing is known of its arguments."""
 
     @property
     def names_a_path(self) -> bool:
@@ -213,7 +221,7 @@ def _path(introduction: re.Pattern[bytes], argument: bytes) -> Path | None:
         route = _SOURCE_ROUTE.match(address)
         if route is not None:
             address = address[route.end() :]
-    return Path(text(address), _params(rest[end:]) if end < len(rest) else {})
+    return Path(text(address), _params(rest[end:]) if end < len(rest) else NO_PARAMS)
 
 
 def _address(rest: bytes) -> tuple[bytes, int]:
