@@ -132,7 +132,7 @@ class SessionTable:
         self.handshakes_incomplete = 0
         """Handshakes that never became a connection."""
         self.strays = 0
-        """Segments without data that belong to no known connection."""
+        """Segments without data that belong to no known connection, and those from an end to itself."""
 
     @property
     def open_sessions(self) -> int:
@@ -182,6 +182,9 @@ class SessionTable:
         """A segment of a connection that is not open yet, or one with a SYN."""
         flags = segment.flags
         back = reverse(flow)
+        if flow == back:
+            self.strays += 1  # from an end to itself, as attacks are: nobody can tell its two sides apart
+            return
         if flags & SYN:
             if flags & RST:
                 self.strays += 1
