@@ -108,9 +108,9 @@ class _Held:
 class _Direction:
     __slots__ = (
         "acknowledged",
+        "begun",
         "expected",
         "fin_at",
-        "first",
         "next",
         "open",
         "overtaken",
@@ -119,8 +119,9 @@ class _Direction:
     )
 
     def __init__(self) -> None:
-        self.first: int | None = None
-        """Sequence number of the stream's first byte; None until it is known."""
+        self.begun = False
+        """Where the stream begins is known."""
+        self.open = True
         self.expected = 0
         """Sequence number of the next byte to deliver."""
         self.next = 0
@@ -131,14 +132,19 @@ class _Direction:
         """How many segments of the connection have passed what is held of this side, since the stream last
         went on."""
         self.fin_at: int | None = None
-        self.open = True
         self.unneeded = 0
         """How many of the next bytes the reader need not see."""
         self.passed = 0
         """How many of those have come, of which it does not know yet."""
 
     def begin(self, sequence: int) -> None:
-        self.first = self.expected = sequence % _MODULUS
+        self.begun = True
+        self.expected = sequence % _MODULUS
+
+    @property
+    def first(self) -> int:
+        """Sequence number of the first byte of a stream that has begun."""
+        return (self.expected - self.next) % _MODULUS
 
     def advance(self, length: int) -> None:
         self.next += length
@@ -209,19 +215,20 @@ class Streams:
     def start(self, side: Side, first_sequence: int) -> None:
         """One side's stream begins at this sequence number."""
         own, other = self._of(side), self._other(side)
-        if own.first is None:
+        if not own.begun:
             own.begin(first_sequence)
-            if other.first is not None:
+            if other.begun:
                 self._end_gathering()
 
     def begins_at(self, side: Side, first_sequence: int) -> bool:
         """Is this the sequence number with which one side's stream begins?"""
-        return self._of(side).first == first_sequence
+        direction = self._of(side)
+        return direction.begun and direction.first == first_sequence
 
     def gathered_behind(self, side: Side, first_sequence: int) -> list[Segment] | None:
         """The segments so far, where none was delivered yet and a stream that begins at this number fits
         them; else None."""
-        if self._gathered is None or self._of(side).first is not None:
+        if self._gathered is None or self._of(side).begun:
             return None
         furthest = max(
             ((number - first_sequence) % _MODULUS for number in _numbers(self._gathered, side)), default=0
@@ -241,7 +248,7 @@ class Streams:
         heard = 0
         if flags & ACK:
             acknowledgement = segment.acknowledgement
-            if other.first is None:
+            if not other.begun:
                 self._begin_midstream(Side(1 - side), acknowledgement)
             heard = other.next
             if acknowledgement != other.expected:
@@ -252,7 +259,7 @@ class Streams:
                 other.acknowledged = heard
         elif not flags & (SYN | RST | LEFT_OUT):
             return  # no receiver takes it: RFC 9293 section 3.10.7.4
-        if flags & _UNUSUAL or own.first is None:
+        if flags & _UNUSUAL or not own.begun:
             if not self._take_unusual(side, segment):
                 return
             sequence += bool(flags & SYN)  # the SYN takes one number; data may stand in it (RFC 7413)
@@ -316,7 +323,7 @@ class Streams:
     def _begin_where_seen(self, gathered: list[tuple[Side, Segment]]) -> None:
         """A side's SYN did not come: its stream begins with the first byte that was seen or acknowledged."""
         for side in Side:
-            if self._of(side).first is None:
+            if not self._of(side).begun:
                 numbers = _numbers(gathered, side)
                 if numbers:
                     lowest = min((number - numbers[0] + _HALF) % _MODULUS - _HALF for number in numbers)
@@ -339,7 +346,7 @@ class Streams:
         """SYN, FIN, RST, and the first segment of a stream that was not seen to begin. False where nothing is
         left to do."""
         own = self._of(side)
-        if own.first is None:
+        if not own.begun:
             self._begin_midstream(side, segment.sequence + bool(segment.flags & SYN))
         if segment.flags & RST:
             ahead = (segment.sequence - own.expected + _HALF) % _MODULUS - _HALF

@@ -66,11 +66,15 @@ class Segment:
         """The same but for these."""
         return Segment(*[changes.get(name, getattr(self, name)) for name in _FIELDS])
 
+    def values(self) -> tuple[object, ...]:
+        """In the order of the constructor."""
+        return tuple([getattr(self, name) for name in _FIELDS])
+
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Segment) and _values(self) == _values(other)
+        return isinstance(other, Segment) and self.values() == other.values()
 
     def __hash__(self) -> int:
-        return hash(_values(self))
+        return hash(self.values())
 
     def __repr__(self) -> str:
         return f"Segment({', '.join(f'{name}={getattr(self, name)!r}' for name in _FIELDS)})"
@@ -92,10 +96,6 @@ class Segment:
     @property
     def destination_port(self) -> int:
         return ends(self.flow)[1][1]
-
-
-def _values(segment: Segment) -> tuple[object, ...]:
-    return tuple([getattr(segment, name) for name in _FIELDS])
 
 
 def flow_of(source: bytes, source_port: int, destination: bytes, destination_port: int) -> bytes:

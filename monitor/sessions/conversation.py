@@ -62,29 +62,54 @@ class _NobodyListens(EventSink):
 _NOBODY_LISTENS: Final = _NobodyListens()
 
 
+@mypyc_attr(acyclic=True)
+class Sender:
+    """One side, as far as it is known."""
+
+    __slots__ = (
+        "clear_text_seen",
+        "in_tls",
+        "lost_before_tls",
+        "opaque_from",
+        "opening",
+        "sent_tls",
+        "upgrading",
+    )
+
+    def __init__(self) -> None:
+        self.clear_text_seen = False
+        """It has sent clear text."""
+        self.sent_tls = False
+        """It has sent TLS bytes."""
+        self.in_tls = False
+        """So it does now."""
+        self.upgrading = False
+        """STARTTLS was answered 2xx, and what it sends next is not known yet."""
+        self.lost_before_tls = False
+        """Bytes that it sent before TLS were lost."""
+        self.opaque_from: int | None = None
+        """Where in its stream it first sent TLS; None where it did not, and where bytes before were lost: TLS
+        may have begun in them."""
+        self.opening = b""
+        """Bytes of which it can't be told yet whether TLS begins with them."""
+
+
 class Conversation(StreamReader):
     """Reads both streams of one connection."""
 
     __slots__ = (
         "_at_opening",
         "_client_end",
-        "_in_tls",
-        "_lost_before_tls",
         "_lost_in_tls",
-        "_opening",
         "_proxy_header_read",
-        "_server_opening",
         "_server_spoke_after_220",
         "_sink",
-        "_upgrading",
-        "clear_text_seen",
-        "client_sent_tls",
+        "client",
         "dialogue",
         "encrypted_bytes",
         "implicit",
-        "opaque_from",
         "port",
-        "server_sent_tls",
+        "server",
         "tls",
         "upgraded",
     )
@@ -93,46 +118,34 @@ class Conversation(StreamReader):
         self._sink = sink
         self.port = port
         self.dialogue = Dialogue(from_the_start=from_the_start)
+        self.client = Sender()
+        self.server = Sender()
         self.tls: TlsReader | None = None
         self.encrypted_bytes = 0
-        self.client_sent_tls = False
-        """The client has sent TLS bytes."""
-        self.server_sent_tls = False
+        self._client_end = 0
         self.implicit = False
-        """These were its first bytes of all."""
+        """The client's first bytes of all were TLS."""
         self.upgraded = False
         """STARTTLS was answered 2xx."""
-        self.clear_text_seen = [False, False]
-        """Each side has sent clear text."""
-        self.opaque_from: list[int | None] = [None, None]
-        """Where in its stream each side first sent TLS; None where it did not, and where bytes before were
-        lost: TLS may have begun in them."""
         self._at_opening = from_the_start
         self._proxy_header_read = False
         self._lost_in_tls = False
-        self._opening = b""
-        self._server_opening = b""
-        self._in_tls = [False, False]
-        self._upgrading = [False, False]
         self._server_spoke_after_220 = False
-        self._client_end = 0
-        self._lost_before_tls = [False, False]
 
     # ------------------------------------------------------------------ what the streams deliver
 
     def data(self, side: Side, data: bytes, at: int, heard: int) -> int:
-        number = 0
+        sender = self.server
         if side is _CLIENT:
+            sender = self.client
             self._client_end = at + len(data)
-        else:
-            number = 1  # a number, and not the side: it is looked up several times for each segment
-        if self._in_tls[number]:
+        if sender.in_tls:
             self._tls_data(side, data, at, heard)
         elif side is _CLIENT:
             self._client(data, at, heard)
         else:
             self._server(data, at)
-        if self._in_tls[number]:
+        if sender.in_tls:
             assert self.tls is not None
             return self.tls.unneeded_bytes(side)
         return self.dialogue.unneeded_client_bytes if side is _CLIENT else 0
@@ -140,7 +153,7 @@ class Conversation(StreamReader):
     def passed(self, side: Side, length: int) -> None:
         if side is Side.CLIENT:
             self._client_end += length
-        if self._in_tls[side]:
+        if self._of(side).in_tls:
             self.encrypted_bytes += length
             assert self.tls is not None
             self.tls.passed(side, length)
@@ -148,7 +161,7 @@ class Conversation(StreamReader):
             self.dialogue.chunk_passed(length)
 
     def left_out(self, side: Side, length: int, edge: bytes, left: int) -> bool:
-        if self._in_tls[side]:
+        if self._of(side).in_tls:
             self.encrypted_bytes += length
             assert self.tls is not None
             self.tls.left_out(side, edge, left)
@@ -156,12 +169,11 @@ class Conversation(StreamReader):
         return side is Side.CLIENT and self.dialogue.client_left_out(length, edge, left)
 
     def lost(self, side: Side, length: int) -> None:
+        sender = self._of(side)
         # What stands before a hole and what comes behind it make no beginning together.
-        if side is Side.SERVER:
-            self._server_opening = b""
-        elif not self._at_opening:
-            self._opening = b""
-        if self._in_tls[side]:
+        if side is Side.SERVER or not self._at_opening:
+            sender.opening = b""
+        if sender.in_tls:
             self.encrypted_bytes += length
             self._lost_in_tls = True
             assert self.tls is not None
@@ -169,20 +181,21 @@ class Conversation(StreamReader):
             return
         if side is Side.CLIENT:
             if self._at_opening:
-                self._at_opening, self._opening = False, b""
+                self._at_opening, sender.opening = False, b""
             self._events(self.dialogue.client_lost(length))
-        elif not self._upgrading[side]:
+        elif not sender.upgrading:
             self._events(self.dialogue.server_lost(length))
-        self._lost_before_tls[side] = True
-        if self._upgrading[side] or self.tls is not None:
+        sender.lost_before_tls = True
+        if sender.upgrading or self.tls is not None:
             # TLS may have been in them; from now on it is recognised by its records.
             self._reader().lost(side, length)
 
     def end(self, *, in_doubt: bool) -> None:
         """Nothing more comes. `in_doubt`: the connection's end was not captured."""
-        if self._opening:
+        opening = self.client.opening
+        if opening:
             # Too little to tell what it is: then it is a line that never ended.
-            opening, self._opening, self._at_opening = self._opening, b"", False
+            self.client.opening, self._at_opening = b"", False
             self._events(self.dialogue.client(opening, 0))
         self._events(self.dialogue.closed(in_doubt=in_doubt))
         # Who listened holds us too: in a ring, both would wait for the garbage collector.
@@ -192,17 +205,17 @@ class Conversation(StreamReader):
 
     @property
     def buffered_bytes(self) -> int:
-        buffered = len(self._opening) + len(self._server_opening) + self.dialogue.buffered_bytes
+        buffered = len(self.client.opening) + len(self.server.opening) + self.dialogue.buffered_bytes
         return buffered + self.tls.buffered_bytes if self.tls is not None else buffered
 
     @property
     def dark(self) -> bool:
         """Encrypted in both directions: nothing but the end is of interest."""
-        return self._in_tls[0] and self._in_tls[1] and self.encryption_established
+        return self.client.in_tls and self.server.in_tls and self.encryption_established
 
     @property
     def encryption_established(self) -> bool:
-        return self.tls is not None and self.client_sent_tls and self.tls.established
+        return self.tls is not None and self.client.sent_tls and self.tls.established
 
     @property
     def encryption_ruled_out(self) -> bool:
@@ -211,9 +224,9 @@ class Conversation(StreamReader):
         nothing."""
         if self.encryption_established:
             return False
-        if self.tls is not None and any(self._in_tls):
+        if self.tls is not None and (self.client.in_tls or self.server.in_tls):
             return not self.tls.in_doubt
-        if Side.CLIENT in (side for side in Side if self._upgrading[side]):
+        if self.client.upgrading:
             return self.tls is None or not self.tls.in_doubt
         return self.dialogue.client_in_clear or self.dialogue.server_in_clear
 
@@ -227,7 +240,7 @@ class Conversation(StreamReader):
     def _client(self, data: bytes, at: int, heard: int) -> None:
         if self._at_opening:
             self._open(data, at, heard)
-        elif self._upgrading[Side.CLIENT]:
+        elif self.client.upgrading:
             self._client_after_220(data, at, heard)
         elif self.dialogue.between_commands and looks_like_tls(data):
             self._start_tls(Side.CLIENT, data, at, heard)
@@ -236,26 +249,27 @@ class Conversation(StreamReader):
 
     def _open(self, data: bytes, at: int, heard: int) -> None:
         """The client's first bytes: a PROXY header, TLS, or SMTP."""
-        opening = self._opening + data
+        sender = self.client
+        opening = sender.opening + data
         header = read_proxy_header(opening) if not self._proxy_header_read else None
         if isinstance(header, NeedMore) and len(opening) <= _OPENING_LIMIT_BYTES:
-            self._opening = opening
+            sender.opening = opening
             return
         if isinstance(header, ProxyHeader):
             self._proxy_header_read = True
             self._sink.proxied(header)
-            at += header.length - len(self._opening)
+            at += header.length - len(sender.opening)
             opening = opening[header.length :]
             if not opening:
-                self._opening = b""
+                sender.opening = b""
                 return
         is_tls = looks_like_tls(opening)
         if is_tls is None and len(opening) < _OPENING_LIMIT_BYTES:
-            self._opening = opening
+            sender.opening = opening
             return
         if not isinstance(header, ProxyHeader):
-            at -= len(self._opening)
-        self._opening = b""
+            at -= len(sender.opening)
+        sender.opening = b""
         self._at_opening = False
         if is_tls:
             self.implicit = True
@@ -264,64 +278,67 @@ class Conversation(StreamReader):
             self._client_in_clear(opening, heard)
 
     def _client_in_clear(self, data: bytes, heard: int) -> None:
-        self.clear_text_seen[Side.CLIENT] = True
+        self.client.clear_text_seen = True
         self._events(self.dialogue.client(data, heard))
 
     def _client_after_220(self, data: bytes, at: int, heard: int) -> None:
-        opening = self._opening + data
+        sender = self.client
+        opening = sender.opening + data
         is_tls = looks_like_tls(opening)
         if heard < self.dialogue.upgrade_heard_from:
             # Sent before the 220 was heard. A server that keeps to RFC 3207 throws it away.
             self._sink.event(AnomalySeen(Anomaly.STARTTLS_INJECTION))
             if is_tls is False:
-                self._opening = b""
+                sender.opening = b""
                 return
         if is_tls is None:
-            self._opening = opening
+            sender.opening = opening
             return
-        at -= len(self._opening)
-        self._opening = b""
+        at -= len(sender.opening)
+        sender.opening = b""
         if is_tls:
             self._start_tls(Side.CLIENT, opening, at, heard)
         elif self.tls is None or not self.tls.in_doubt:
             # The client breaks its promise and goes on in clear.
-            self._upgrading = [False, False]
+            self.client.upgrading = self.server.upgrading = False
             self.dialogue.clear_again()
             self._client_in_clear(opening, heard)
 
     # ------------------------------------------------------------------ the server's side
 
     def _server(self, data: bytes, at: int) -> None:
-        if self._upgrading[Side.SERVER]:
+        sender = self.server
+        if sender.upgrading:
             self._server_after_220(data, at)
             return
-        if self._in_tls[Side.CLIENT] or self.upgraded or self.dialogue.phase is Phase.LOST or not at:
-            data, at = self._server_opening + data, at - len(self._server_opening)
+        if self.client.in_tls or self.upgraded or self.dialogue.phase is Phase.LOST or not at:
+            data, at = sender.opening + data, at - len(sender.opening)
             is_tls = looks_like_tls(data)
-            self._server_opening = data if is_tls is None else b""
+            sender.opening = data if is_tls is None else b""
             if is_tls is None:
                 return
             if is_tls:
                 self._start_tls(Side.SERVER, data, at, 0)
                 return
-        self.clear_text_seen[Side.SERVER] = True
+        sender.clear_text_seen = True
         self._events(self.dialogue.server(data, at))
-        if self._upgrading[Side.SERVER]:
+        if self.server.upgrading:  # since this reply
             rest, self.dialogue.unread_server = self.dialogue.unread_server, b""
             if rest:
                 self._server_after_220(rest, at + len(data) - len(rest))
 
     def _server_after_220(self, data: bytes, at: int) -> None:
-        data, at = self._server_opening + data, at - len(self._server_opening)
+        sender = self.server
+        data, at = sender.opening + data, at - len(sender.opening)
         is_tls = looks_like_tls(data)
-        self._server_opening = data if is_tls is None else b""
+        sender.opening = data if is_tls is None else b""
         if is_tls is None:
             return
         if not is_tls:
             if self.tls is not None and self.tls.in_doubt:
                 return  # the middle of a record, perhaps
             self._server_spoke_after_220 = True
-            if self.client_sent_tls:
+            if self.client.sent_tls:
                 self._sink.event(AnomalySeen(Anomaly.RESPONSE_INJECTION))
             return
         self._start_tls(Side.SERVER, data, at, 0)
@@ -330,21 +347,19 @@ class Conversation(StreamReader):
 
     def _start_tls(self, side: Side, data: bytes, at: int, heard: int) -> None:
         reader = self._reader()
-        self._in_tls[side] = True
-        self._upgrading[side] = False
-        if side is Side.SERVER:
-            self.server_sent_tls = True
-        else:
-            self.client_sent_tls = True
+        sender = self._of(side)
+        sender.in_tls = sender.sent_tls = True
+        sender.upgrading = False
+        if side is Side.CLIENT:
             if not self.upgraded and self.dialogue.phase is not Phase.LOST and self.port != IMPLICIT_TLS_PORT:
                 self._sink.event(AnomalySeen(Anomaly.TLS_WITHOUT_STARTTLS))
             if self._server_spoke_after_220:
                 self._sink.event(AnomalySeen(Anomaly.RESPONSE_INJECTION))
-        if self.opaque_from[side] is None and not self._lost_before_tls[side]:
-            self.opaque_from[side] = at
+        if sender.opaque_from is None and not sender.lost_before_tls:
+            sender.opaque_from = at
         if self.dialogue.phase is Phase.LOST and not self.upgraded:
             reader.lost(side, 0)
-        if side is Side.CLIENT and not self.server_sent_tls and self.dialogue.server_thread_lost:
+        if side is Side.CLIENT and not self.server.sent_tls and self.dialogue.server_thread_lost:
             reader.lost(Side.SERVER, 0)
         self._tls_data(side, data, at, heard)
 
@@ -356,7 +371,7 @@ class Conversation(StreamReader):
             return
         if self.tls.established:
             self._sink.event(AnomalySeen(Anomaly.CLEARTEXT_AFTER_TLS))
-        self._in_tls[side] = False
+        self._of(side).in_tls = False
         if self.dialogue.phase is Phase.TLS:
             self.dialogue.clear_again()
             if self._lost_in_tls:
@@ -365,8 +380,11 @@ class Conversation(StreamReader):
         if side is Side.CLIENT:
             self._client_in_clear(rest, heard)
         else:
-            self.clear_text_seen[Side.SERVER] = True
+            self.server.clear_text_seen = True
             self._events(self.dialogue.server(rest, at))
+
+    def _of(self, side: Side) -> Sender:
+        return self.client if side is _CLIENT else self.server
 
     def _reader(self) -> TlsReader:
         if self.tls is None:
@@ -383,7 +401,7 @@ class Conversation(StreamReader):
 
     def _upgrade(self) -> None:
         self.upgraded = True
-        self._upgrading = [True, True]
+        self.client.upgrading = self.server.upgrading = True
         held = self.dialogue.take_held()
         if held:
             self._sink.event(AnomalySeen(Anomaly.STARTTLS_INJECTION))
@@ -391,4 +409,4 @@ class Conversation(StreamReader):
             if is_tls:
                 self._start_tls(Side.CLIENT, held, self._client_end - len(held), 0)
             elif is_tls is None:
-                self._opening = held
+                self.client.opening = held

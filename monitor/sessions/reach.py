@@ -71,34 +71,42 @@ class ReachModel(ABC):
         """The session is over, and nothing in it was decisive."""
 
 
+@mypyc_attr(acyclic=True)
 class Reaches:
     """What the models find of one session."""
 
-    __slots__ = ("_found", "_models", "_reading")
+    __slots__ = ("_found", "_models")
 
     def __init__(self, models: Sequence[ReachModel]) -> None:
         self._models = tuple(models)
-        self._reading = self._models
-        """Those that nothing has settled yet."""
-        self._found: dict[str, GreylisterReach] = {}
+        self._found: list[GreylisterReach | None] | None = None
+        """Of each model, None while it reads along; no list before one has found something."""
 
     def greeted(self, banner: Reply) -> None:
-        for model in self._reading:
-            self._settle(model, model.greeted(banner))
+        for number, model in enumerate(self._models):
+            if self._found is None or self._found[number] is None:
+                self._settle(number, model.greeted(banner))
 
     def answered(self, event: CommandAnswered) -> None:
-        for model in self._reading:
-            self._settle(model, model.answered(event))
+        for number, model in enumerate(self._models):
+            if self._found is None or self._found[number] is None:
+                self._settle(number, model.answered(event))
 
     def lost(self) -> None:
-        for model in self._reading:
-            self._settle(model, model.lost())
+        for number, model in enumerate(self._models):
+            if self._found is None or self._found[number] is None:
+                self._settle(number, model.lost())
 
     def ended(self, ending: Ending) -> dict[str, GreylisterReach]:
         """By the models' names, in their order."""
-        return {model.name: self._found.get(model.name) or model.ended(ending) for model in self._models}
+        return {
+            model.name: (self._found[number] if self._found is not None else None) or model.ended(ending)
+            for number, model in enumerate(self._models)
+        }
 
-    def _settle(self, model: ReachModel, found: GreylisterReach | None) -> None:
-        if found is not None:
-            self._found[model.name] = found
-            self._reading = tuple([other for other in self._reading if other is not model])
+    def _settle(self, number: int, found: GreylisterReach | None) -> None:
+        if found is None:
+            return
+        if self._found is None:
+            self._found = [None] * len(self._models)
+        self._found[number] = found

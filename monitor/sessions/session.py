@@ -4,11 +4,12 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
-from monitor.anomalies import Anomaly
+from monitor.anomalies import NO_ANOMALIES, Anomaly
 from monitor.proxy_protocol import ProxyHeader
 from monitor.sessions.addresses import address_text
 from monitor.sessions.community_id import community_id
 from monitor.sessions.conversation import Conversation, EventSink
+from monitor.sessions.lists import with_item
 from monitor.sessions.reach import Ending, Reaches
 from monitor.sessions.record import (
     SCHEMA_VERSION,
@@ -64,7 +65,6 @@ class Session(EventSink):
         "_banner",
         "_banner_seen",
         "_characters",
-        "_client",
         "_commands_lost",
         "_conversation",
         "_ehlo_answered",
@@ -82,12 +82,12 @@ class Session(EventSink):
         "_quit_sent",
         "_reaches",
         "_request_masked",
-        "_server",
         "_starttls_codes",
         "_starttls_requested",
         "_transactions",
         "_waiting_bytes",
         "accounted_bytes",
+        "flow",
         "last_at_ns",
         "streams",
         "touched_ns",
@@ -101,11 +101,11 @@ class Session(EventSink):
         *,
         midstream: bool,
     ) -> None:
-        """`flow`: from the client, see Segment. `reaches`: of this session alone."""
-        self._client, self._server = ends(flow)
-        self._midstream = midstream
+        """`reaches`: of this session alone."""
+        self.flow: Final = flow
+        """From the client, see Segment."""
         self._first_at_ns = self.last_at_ns = at_ns
-        self._conversation = Conversation(self, port=self._server[1], from_the_start=not midstream)
+        self._conversation = Conversation(self, port=ends(flow)[1][1], from_the_start=not midstream)
         self.streams = Streams(self._conversation)
         self.touched_ns = at_ns
         """The table's note of when it last saw this session active."""
@@ -113,14 +113,15 @@ class Session(EventSink):
         """The table's note of what this session buffered."""
         self._proxied: Endpoint | None = None
         self._banner: Banner | None = None
-        self._helo: list[Helo] = []
-        self._auth: list[Auth] = []
+        self._helo: list[Helo] | None = None
+        self._auth: list[Auth] | None = None
         self._exchange: Command | None = None
         self._transactions = Transactions()
-        self._anomalies: frozenset[Anomaly] = frozenset()
+        self._anomalies = NO_ANOMALIES
         self._items = self._characters = self._waiting_bytes = 0
         self._starttls_requested = 0
-        self._starttls_codes: list[int | None] = []
+        self._starttls_codes: list[int | None] | None = None
+        self._midstream = midstream
         self._request_masked = self._keyword_masked = False
         self._ehlo_answered = self._offered = self._offer_unseen = False
         self._mail_in_clear = False
@@ -187,7 +188,7 @@ class Session(EventSink):
         if verb not in _NOT_COUNTED_AS_WAITING:
             self._waiting_bytes -= _ITEM_BYTES + len(command.line) + _characters(command)
         if verb in TLS_STARTERS:
-            self._starttls_codes.append(reply.code if reply is not None else None)
+            self._starttls_codes = with_item(self._starttls_codes, reply.code if reply is not None else None)
         elif verb in GREETINGS:
             self._greeted(command, reply, in_doubt=event.in_doubt)
         elif verb in AUTHENTICATORS:
@@ -197,7 +198,7 @@ class Session(EventSink):
                 if (reply is not None or event.in_doubt) and self._auth:
                     self._auth[-1] = auth
             elif self._room(len(command.name)):
-                self._auth.append(auth)
+                self._auth = with_item(self._auth, auth)
             self._exchange = command
         elif verb == "QUIT":
             self._quit_answered = reply is not None and reply.positive
@@ -206,7 +207,8 @@ class Session(EventSink):
 
     def _greeted(self, command: Command, reply: Reply | None, *, in_doubt: bool) -> None:
         if not command.cut and self._room(len(command.name)):
-            self._helo.append(Helo(command.verb, command.name, reply.code if reply is not None else None))
+            code = reply.code if reply is not None else None
+            self._helo = with_item(self._helo, Helo(command.verb, command.name, code))
         if reply is None:
             self._offer_unseen |= in_doubt
             return
@@ -257,8 +259,7 @@ class Session(EventSink):
         if not end_seen:
             self._transactions.lost()
         ended = self._how_it_ended() if end_seen or unseen_end is None else unseen_end
-        client_address, client_port = self._client
-        server_address, server_port = self._server
+        (client_address, client_port), (server_address, server_port) = ends(self.flow)
         client_ip, server_ip = address_text(client_address), address_text(server_address)
         whole = self.streams.whole and not self._midstream
         facts = self._facts(whole=whole, end_seen=end_seen)
@@ -281,12 +282,12 @@ class Session(EventSink):
             carried_by,  # channel
             verdict,  # envelope
             self._banner,
-            tuple(self._helo),
+            tuple(self._helo or ()),
             Starttls(
                 starttls_offered(facts), facts.requested, facts.codes, starttls_outcome(facts, carried_by)
             ),
             self._tls(),
-            tuple(self._auth),
+            tuple(self._auth or ()),
             self._transactions.frozen(),
             ByteCounts(
                 client=sent, server=received, cleartext=sent + received - encrypted, encrypted=encrypted
@@ -310,11 +311,11 @@ class Session(EventSink):
 
     def _opaque_from(self) -> OpaqueFrom | None:
         conversation = self._conversation
-        if not (conversation.client_sent_tls or conversation.server_sent_tls):
+        if not (conversation.client.sent_tls or conversation.server.sent_tls):
             return None
         if self._midstream or self.streams.start_unseen:
             return OpaqueFrom(None, None)
-        return OpaqueFrom(*conversation.opaque_from)
+        return OpaqueFrom(conversation.client.opaque_from, conversation.server.opaque_from)
 
     def _how_it_ended(self) -> Ended:
         if self._quit_answered or (self._quit_sent and self.streams.reset_by is None):
@@ -333,12 +334,12 @@ class Session(EventSink):
             and (end_seen or (self._mail_in_clear and conversation.in_clear_to_the_end)),
             whole=whole,
             end_seen=end_seen,
-            client_sent_tls=conversation.client_sent_tls,
-            server_sent_tls=conversation.server_sent_tls,
+            client_sent_tls=conversation.client.sent_tls,
+            server_sent_tls=conversation.server.sent_tls,
             implicit=conversation.implicit,
             upgraded=conversation.upgraded,
-            client_sent_clear_text=conversation.clear_text_seen[Side.CLIENT],
-            server_sent_clear_text=conversation.clear_text_seen[Side.SERVER],
+            client_sent_clear_text=conversation.client.clear_text_seen,
+            server_sent_clear_text=conversation.server.clear_text_seen,
             mail_in_clear=self._mail_in_clear,
             commands_lost=self._commands_lost,
             ehlo_answered=self._ehlo_answered,
@@ -347,7 +348,7 @@ class Session(EventSink):
             keyword_masked=self._keyword_masked,
             requested=self._starttls_requested,
             request_masked=self._request_masked,
-            codes=tuple(self._starttls_codes),
+            codes=tuple(self._starttls_codes or ()),
         )
 
     def _tls(self) -> Tls | None:

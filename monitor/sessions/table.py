@@ -62,7 +62,7 @@ class Limits:
 
     sessions: int = 65_536
     """Open connections. Chosen as ten times what a large mail server serves at once (Postfix's default is 100
-    processes); each needs about 4 kB."""
+    processes); each needs about 2 kB."""
     half_open: int = 65_536
     """Handshakes under way. The oldest make room for new ones, as in a SYN flood."""
     buffered_bytes: int = 64 << 20
@@ -127,11 +127,11 @@ class SessionTable:
         self._idle_ns = int(self._limits.idle_seconds * _SECOND_NS)
         self._half_open_ns = int(self._limits.half_open_seconds * _SECOND_NS)
         self._linger_ns = int(self._limits.linger_seconds * _SECOND_NS)
-        self._flows: dict[bytes, tuple[Session, Side]] = {}
+        self._flows: dict[bytes, Session] = {}
         """Both directions of each connection."""
-        self._sessions: OrderedDict[Session, bytes] = OrderedDict()
-        """Open ones, by last activity (to a second), each with the flow from its client."""
-        self._closed: OrderedDict[Session, tuple[bytes, int]] = OrderedDict()
+        self._sessions: OrderedDict[Session, None] = OrderedDict()
+        """Open ones, by last activity (to a second)."""
+        self._closed: OrderedDict[Session, int] = OrderedDict()
         """Closed ones that linger, with the time when that began."""
         self._half_open: OrderedDict[bytes, _HalfOpen] = OrderedDict()
         self._syn_data: OrderedDict[bytes, Segment] = OrderedDict()
@@ -146,7 +146,7 @@ class SessionTable:
         self.handshakes_incomplete = 0
         """Handshakes that never became a connection."""
         self.strays = 0
-        """Segments without data that belong to no known connection."""
+        """Segments without data that belong to no known connection, and those from an end to itself."""
 
     @property
     def open_sessions(self) -> int:
@@ -167,12 +167,11 @@ class SessionTable:
                 self._sweep()
         elif at_ns < self._now_ns - _CLOCK_STEP_NS:
             self._behind_ns += self._now_ns - at_ns
-        found = self._flows.get(flow)
-        if found is None or flags & SYN:
-            self._handshake(flow, segment, found)
+        session = self._flows.get(flow)
+        if session is None or flags & SYN:
+            self._handshake(flow, segment, session)
             return
-        session, side = found
-        self._deliver(session, side, segment, flags, segment.length)
+        self._deliver(session, _sender(session, flow), segment, flags, segment.length)
 
     def tick(self, now_ns: int) -> None:
         """The clock has moved on, though no packet may have come."""
@@ -192,17 +191,20 @@ class SessionTable:
 
     # ------------------------------------------------------------------ handshakes
 
-    def _handshake(self, flow: bytes, segment: Segment, found: tuple[Session, Side] | None) -> None:
+    def _handshake(self, flow: bytes, segment: Segment, session: Session | None) -> None:
         """A segment of a connection that is not open yet, or one with a SYN."""
         flags = segment.flags
         back = reverse(flow)
+        if flow == back:
+            self.strays += 1  # from an end to itself, as attacks are: nobody can tell its two sides apart
+            return
         if flags & SYN:
             if flags & RST:
                 self.strays += 1
             elif flags & ACK:
-                self._syn_ack(back, segment, found)
+                self._syn_ack(back, segment, session)
             elif segment.destination_port in self._ports:
-                self._syn(flow, segment, found)
+                self._syn(flow, segment, session)
             return
         from_client = flow in self._half_open
         if from_client or back in self._half_open:
@@ -221,11 +223,11 @@ class SessionTable:
         self._open(flow if to_server else back, _HalfOpen(segment.at_ns, self._now_ns, None, None))
         self.segment(segment)
 
-    def _syn(self, flow: bytes, segment: Segment, found: tuple[Session, Side] | None) -> None:
+    def _syn(self, flow: bytes, segment: Segment, session: Session | None) -> None:
         first = (segment.sequence + 1) % _SEQUENCE_MODULUS
         overtaken: list[Segment] | None = None
-        if found is not None:
-            session, side = found
+        if session is not None:
+            side = _sender(session, flow)
             if session in self._closed:
                 self._finish(session, None)
             elif session.streams.begins_at(side, first):
@@ -246,7 +248,7 @@ class SessionTable:
         for late in overtaken or ():
             self.segment(late)
 
-    def _syn_ack(self, flow: bytes, segment: Segment, found: tuple[Session, Side] | None) -> None:
+    def _syn_ack(self, flow: bytes, segment: Segment, session: Session | None) -> None:
         """The server's answer. `flow`: from the client."""
         if segment.source_port not in self._ports:
             return
@@ -254,8 +256,8 @@ class SessionTable:
         server_first = (segment.sequence + 1) % _SEQUENCE_MODULUS
         known = self._half_open.get(flow)
         overtaken: list[Segment] | None = None
-        if found is not None:
-            session, side = found
+        if session is not None:
+            side = _sender(session, segment.flow)
             streams = session.streams
             if streams.begins_at(side, server_first):
                 return  # the SYN/ACK once more
@@ -316,9 +318,8 @@ class SessionTable:
             session.streams.start(Side.CLIENT, known.client_first)
         if known.server_first is not None:
             session.streams.start(Side.SERVER, known.server_first)
-        self._flows[flow] = (session, Side.CLIENT)
-        self._flows[reverse(flow)] = (session, Side.SERVER)
-        self._sessions[session] = flow
+        self._flows[flow] = self._flows[reverse(flow)] = session
+        self._sessions[session] = None
         session.touched_ns = self._now_ns
         syn = self._syn_data.pop(flow, None)
         if syn is not None and session.streams.begins_at(Side.CLIENT, (syn.sequence + 1) % _SEQUENCE_MODULUS):
@@ -338,7 +339,8 @@ class SessionTable:
         if session not in self._sessions:
             return  # closed, or evicted just now
         if session.streams.closed:
-            self._closed[session] = (self._sessions.pop(session), self._now_ns)
+            del self._sessions[session]
+            self._closed[session] = self._now_ns
         elif self._now_ns - session.touched_ns > _SECOND_NS:
             session.touched_ns = self._now_ns
             self._sessions.move_to_end(session)
@@ -370,25 +372,23 @@ class SessionTable:
 
     def _finish(self, session: Session, unseen_end: Ended | None) -> None:
         """Takes a connection out of the table and hands on its record."""
-        flow = self._leave(session)
+        self._leave(session)
         if self._sieve is not None:
-            for segment in self._sieve.take_leftover(flow, session.last_at_ns):
-                session.segment(Side.CLIENT if segment.flow == flow else Side.SERVER, segment)
+            for segment in self._sieve.take_leftover(session.flow, session.last_at_ns):
+                session.segment(_sender(session, segment.flow), segment)
         self._on_record(session.record(self._site, unseen_end))
 
-    def _leave(self, session: Session) -> bytes:
-        """Returns the flow from its client."""
-        closed = self._closed.pop(session, None)
-        flow = closed[0] if closed is not None else self._sessions.pop(session)
-        del self._flows[flow]
-        del self._flows[reverse(flow)]
+    def _leave(self, session: Session) -> None:
+        if self._closed.pop(session, None) is None:
+            del self._sessions[session]
+        del self._flows[session.flow]
+        del self._flows[reverse(session.flow)]
         self._buffered_bytes -= session.accounted_bytes
         self._keepers[session.accounted_bytes.bit_length()].pop(session, None)
-        return flow
 
     def _was_touched(self, sieve: Sieve, session: Session) -> bool:
         """Whether packets of a session that seems idle came, and were left out by the probe."""
-        at_ns = sieve.last_at_ns(self._sessions[session])
+        at_ns = sieve.last_at_ns(session.flow)
         if at_ns is None or self._now_ns - (at_ns + self._behind_ns) >= self._idle_ns:
             return False
         session.touched_ns = at_ns + self._behind_ns
@@ -400,7 +400,7 @@ class SessionTable:
         now_ns = self._now_ns
         self._next_sweep_ns = now_ns + _SWEEP_EVERY_NS
         while self._closed:
-            session, (_, since_ns) = next(iter(self._closed.items()))
+            session, since_ns = next(iter(self._closed.items()))
             if now_ns - since_ns < self._linger_ns:
                 break
             self._finish(session, None)
@@ -416,3 +416,8 @@ class SessionTable:
                 break
             del self._half_open[flow]
             self.handshakes_incomplete += 1
+
+
+def _sender(session: Session, flow: bytes) -> Side:
+    """Whose segments those of a session's flow are."""
+    return Side.CLIENT if flow == session.flow else Side.SERVER

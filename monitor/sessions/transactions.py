@@ -5,14 +5,18 @@ server made of a command: a second MAIL that it refuses leaves the first transac
 that follow belong to that.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from mypy_extensions import mypyc_attr
+
+from monitor.sessions.lists import with_item
 from monitor.sessions.record import Data, Recipient, Transaction, TransactionOutcome
 from monitor.smtp.events import CommandAnswered
-from monitor.smtp.grammar import END_OF_DATA, GREETINGS, TLS_STARTERS, Command
+from monitor.smtp.grammar import END_OF_DATA, GREETINGS, NO_PARAMS, TLS_STARTERS, Command
 from monitor.smtp.replies import Reply
 
 
+@mypyc_attr(acyclic=True)
 @dataclass(slots=True)
 class _Open:
     """A transaction under construction."""
@@ -20,7 +24,7 @@ class _Open:
     mail_from: str | None
     mail_code: int | None
     mail_params: dict[str, str | None]
-    recipients: list[Recipient] = field(default_factory=list)
+    recipients: list[Recipient] | None = None
     verb: str | None = None
     wire_bytes: int | None = 0
     code: int | None = None
@@ -37,7 +41,7 @@ class _Open:
             self.mail_from,
             self.mail_code,
             self.mail_params,
-            tuple(self.recipients),
+            tuple(self.recipients or ()),
             data,
             self.outcome or self.decide(),
         )
@@ -51,7 +55,7 @@ class _Open:
             return TransactionOutcome.REJECTED
         if self.in_doubt:
             return TransactionOutcome.UNKNOWN
-        codes = [recipient.code for recipient in self.recipients]
+        codes = [recipient.code for recipient in self.recipients or ()]
         if codes and all(code is not None and code // 100 != 2 for code in codes):
             return TransactionOutcome.REJECTED
         return TransactionOutcome.ABORTED
@@ -62,21 +66,22 @@ def seconds(ns: int) -> float:
     return round(ns / 1e9, 6)
 
 
+@mypyc_attr(acyclic=True)
 class Transactions:
     """Collects the transactions of one session. The caller bounds how many commands come in."""
 
     __slots__ = ("_adrift", "_answered", "_current", "_ever_lost", "_list")
 
     def __init__(self) -> None:
-        self._list: list[_Open] = []
+        self._list: list[_Open] | None = None
         self._current: _Open | None = None
+        self._answered: tuple[Command, _Open] | None = None
         self._adrift = False
         """Commands were lost since the last MAIL."""
         self._ever_lost = False
-        self._answered: tuple[Command, _Open] | None = None
 
     def __len__(self) -> int:
-        return len(self._list)
+        return len(self._list or ())
 
     def answered(self, event: CommandAnswered, after_ns: int) -> None:
         """Takes the reply to a command, or the news that none was seen.
@@ -109,7 +114,7 @@ class Transactions:
         self._adrift = self._ever_lost = True
 
     def frozen(self) -> tuple[Transaction, ...]:
-        return tuple(transaction.frozen() for transaction in self._list)
+        return tuple(transaction.frozen() for transaction in self._list or ())
 
     def _mail(self, command: Command, reply: Reply | None, *, in_doubt: bool) -> None:
         if reply is None and in_doubt and self._within_accepted_mail():
@@ -120,10 +125,10 @@ class Transactions:
         transaction = _Open(
             path.address if path is not None else None,
             reply.code if reply is not None else None,
-            path.params if path is not None else {},
+            path.params if path is not None else NO_PARAMS,
             in_doubt=in_doubt,
         )
-        self._list.append(transaction)
+        self._list = with_item(self._list, transaction)
         self._adrift = False
         if reply is None or reply.positive or not self._within_accepted_mail():
             self._close()
@@ -149,14 +154,13 @@ class Transactions:
             current = self._list[-1]
         else:
             current.in_doubt |= in_doubt
-        current.recipients.append(
-            Recipient(
-                command.path.address if command.path is not None else None,
-                reply.code if reply is not None else None,
-                command.path.params if command.path is not None else {},
-                seconds(after_ns) if reply is not None else None,
-            )
+        recipient = Recipient(
+            command.path.address if command.path is not None else None,
+            reply.code if reply is not None else None,
+            command.path.params if command.path is not None else NO_PARAMS,
+            seconds(after_ns) if reply is not None else None,
         )
+        current.recipients = with_item(current.recipients, recipient)
 
     def _data(self, reply: Reply | None, *, in_doubt: bool) -> None:
         if self._current is None:

@@ -10,7 +10,9 @@ client that waited for a reply from one whose bytes merely crossed with it.
 
 from typing import Final
 
-from monitor.anomalies import Anomaly
+from mypy_extensions import mypyc_attr
+
+from monitor.anomalies import NO_ANOMALIES, Anomaly
 from monitor.smtp.body import BodyReader
 from monitor.smtp.events import (
     AnomalySeen,
@@ -42,6 +44,7 @@ in flight (the largest window without window scaling)."""
 _SERVICE_NOT_AVAILABLE: Final = 421  # "to any command", RFC 5321 section 4.2.3, and to none
 
 
+@mypyc_attr(acyclic=True)
 class Dialogue:
     """Reads one connection's clear text. No input raises; any split of the same bytes gives the same
     events."""
@@ -58,7 +61,6 @@ class Dialogue:
         "_chunk_left",
         "_cut_line",
         "_early_reply",
-        "_events",
         "_feet_sought_at",
         "_heard",
         "_held",
@@ -82,31 +84,30 @@ class Dialogue:
         self.phase = Phase.COMMANDS if from_the_start else Phase.LOST
         self.unread_server = b""
         """What came behind the 220 of STARTTLS: no longer ours to read."""
-        self._events: list[Event] = []
-        self._reported: frozenset[Anomaly] = frozenset()
-        self._queue = ReplyQueue(self._events, from_the_start=from_the_start)
-        self._bytes_lost = not from_the_start
+        self._reported = NO_ANOMALIES
+        self._queue = ReplyQueue(from_the_start=from_the_start)
         # Client
         self._held = b""
         self._heard = 0
         self._cut_line: bytes | None = None
-        self._body = BodyReader()
+        self._chunk_left = 0
+        self._feet_sought_at: int | None = None
+        self._body: BodyReader | None = None
         self._body_has_gap = False
         self._body_reply_lost = False
         self._body_began_unseen = False
         self._body_unsearched = False
-        self._chunk_left = 0
-        self._feet_sought_at: int | None = None
+        self._bytes_lost = not from_the_start
         # Server
-        self._server_at = 0
-        self._server_held = b""
         self._server_cut = False
         self._server_in_line = from_the_start
         self._server_skips_line = False
-        self._replies = ReplyReader()
-        self._reply_since_command: Reply | None = None
         self._server_lost_since_command = False
         self._banner_expected = from_the_start
+        self._server_at = 0
+        self._server_held = b""
+        self._replies = ReplyReader()
+        self._reply_since_command: Reply | None = None
         self._banner_end = 0
         self._last_reply_end = 0
         self._early_reply: Reply | None = None
@@ -131,14 +132,14 @@ class Dialogue:
             self._out_of_order(Anomaly.UNAUTHORIZED_PIPELINING)
         if len(self._held) > HELD_LIMIT_BYTES:
             self._lose_client(Input.OVERFLOW)  # what is held back will never be known
-        return self._take_events()
+        return self._queue.take_events()
 
     def server(self, data: bytes, at: int) -> list[Event]:
         """Takes the server's next bytes, which begin at byte `at` of its stream."""
         self._server_at = at - len(self._server_held)
         self._server_held = self._server_held + data if self._server_held else data
         self._read_server()
-        return self._take_events()
+        return self._queue.take_events()
 
     def client_left_out(self, length: int, edge: bytes, left: int) -> bool:
         """Takes note of client bytes which the probe left out; see `probes.segment.Segment.left`.
@@ -147,7 +148,7 @@ class Dialogue:
             False where they are needed, and so are lost.
         """
         if self.phase is Phase.BODY:
-            self._body.left_out(length, edge)
+            self._message().left_out(length, edge)
             self._body_unsearched |= left > 0
             return True
         if self.phase is Phase.CHUNK and length <= self._chunk_left and not self._held:
@@ -174,7 +175,7 @@ class Dialogue:
         """`length` bytes of the client were not captured (0: unknown how many)."""
         self._bytes_lost = True
         if self.phase is Phase.BODY:
-            self._body.lost(length)
+            self._message().lost(length)
             self._body_has_gap = True
         elif self.phase is Phase.CHUNK and 0 < length <= self._chunk_left:
             self._chunk_left -= length
@@ -182,7 +183,7 @@ class Dialogue:
                 self._move(Input.END_OF_DATA)
         elif self.phase not in NOT_SMTP:
             self._lose_client()
-        return self._take_events()
+        return self._queue.take_events()
 
     def server_lost(self, length: int) -> list[Event]:
         """`length` bytes of the server were not captured (0: unknown how many)."""
@@ -215,7 +216,7 @@ class Dialogue:
                 self._move(Input.REPLY_LOSS)
                 self._held = b""
                 self._emit(CommandsLost())
-        return self._take_events()
+        return self._queue.take_events()
 
     def closed(self, *, in_doubt: bool) -> list[Event]:
         """The connection is over, and nothing more comes.
@@ -227,11 +228,11 @@ class Dialogue:
         if self.phase is Phase.BODY:
             early, self._early_reply = self._early_reply, None
             unknown = self._body_has_gap or in_doubt or (self._body_unsearched and early is not None)
-            self._end_of_data(None if unknown else self._body.wire_bytes)
+            self._end_of_data(None if unknown else self._message().wire_bytes)
             if early is not None:
                 self._answer(early)
         self._queue.give_up_all(in_doubt=in_doubt or not self._queue.in_step)
-        return self._take_events()
+        return self._queue.take_events()
 
     def clear_again(self) -> None:
         """The connection is in clear, though STARTTLS was accepted: TLS has ended, or never began."""
@@ -247,8 +248,9 @@ class Dialogue:
     @property
     def buffered_bytes(self) -> int:
         """Bytes of traffic kept."""
-        buffered = len(self._held) + len(self._server_held)
-        buffered += self._body.buffered_bytes + self._replies.buffered_bytes
+        buffered = len(self._held) + len(self._server_held) + self._replies.buffered_bytes
+        if self._body is not None:
+            buffered += self._body.buffered_bytes
         return buffered + len(self._cut_line) if self._cut_line is not None else buffered
 
     @property
@@ -332,7 +334,8 @@ class Dialogue:
         self._send(command)
 
     def _read_body(self, data: bytes) -> int:
-        used = self._body.feed(data)
+        body = self._message()
+        used = body.feed(data)
         if used is None:
             return len(data)
         early, self._early_reply = self._early_reply, None
@@ -343,10 +346,16 @@ class Dialogue:
             self._emit(CommandsLost())
             return used
         unknown = self._body_began_unseen or (self._body_unsearched and early is not None)
-        self._end_of_data(None if unknown else self._body.wire_bytes)
+        self._end_of_data(None if unknown else body.wire_bytes)
         if early is not None:
             self._answer(early)
         return used
+
+    def _message(self) -> BodyReader:
+        """The reader of the message, made for the first of them."""
+        if self._body is None:
+            self._body = BodyReader()
+        return self._body
 
     def _end_of_data(self, wire_bytes: int | None) -> None:
         """The message is over: at its end, or where the connection or our sight of it ended."""
@@ -366,10 +375,10 @@ class Dialogue:
         if self._banner_expected or self._heard < self._banner_end:
             queue.client_waits = False
             self._out_of_order(Anomaly.EARLY_TALKER)
-        before = queue.last
+        before = queue.last_sent
         if before is None and self._heard < self._last_reply_end:
             before = queue.last_answered
-        if before is not None and (before.verb not in PIPELINABLE or queue.pipelining is False):
+        if before is not None and (before not in PIPELINABLE or queue.pipelining is False):
             queue.client_waits = False
             self._out_of_order(Anomaly.UNAUTHORIZED_PIPELINING)
 
@@ -526,6 +535,8 @@ class Dialogue:
             self._answer_early(reply)  # the command's line is not complete, and the server did not wait
         else:
             self._out_of_order(Anomaly.REPLY_MISMATCH)
+        if not self._queue and self.phase is not Phase.BODY:
+            self._reply_since_command = None  # no command is left that it might be the answer to
         self._read_client()
 
     def _answer_within_body(self, reply: Reply) -> None:
@@ -534,14 +545,15 @@ class Dialogue:
         if reply.intermediate:  # the rest of the 354, a part of which was lost
             self._out_of_order(Anomaly.REPLY_MISMATCH)
             return
-        loose_end_bytes = self._body.loose_end_bytes
+        body = self._message()
+        loose_end_bytes = body.loose_end_bytes
         # A server accepts no message before its end, and answers it once.
         end_unseen = self._body_unsearched and (reply.positive or self._early_reply is not None)
         if loose_end_bytes is not None and not self._body_reply_lost:
             if not self._body_has_gap:
                 self._anomaly(Anomaly.BARE_LF)
             self._end_of_data(None if self._body_began_unseen else loose_end_bytes)
-            self._held = self._body.take_after_loose_end() + self._held
+            self._held = body.take_after_loose_end() + self._held
             self._answer(reply)
         elif loose_end_bytes is not None or self._body_has_gap or end_unseen:
             first = self._early_reply if end_unseen and self._early_reply is not None else reply
@@ -622,12 +634,7 @@ class Dialogue:
         """Each anomaly is reported once a connection."""
         if anomaly not in self._reported:
             self._reported |= {anomaly}
-            self._events.append(AnomalySeen(anomaly))
+            self._emit(AnomalySeen(anomaly))
 
     def _emit(self, event: Event) -> None:
-        self._events.append(event)
-
-    def _take_events(self) -> list[Event]:
-        events = self._events.copy()
-        self._events.clear()  # the queue reports to the same list
-        return events
+        self._queue.report(event)

@@ -85,6 +85,10 @@ _BRACKET_PATH: Final = re.compile(rb'<((?:"(?:[^"\\]|\\.)*"|[^>"])*)>')
 _BRACKET_PATH_UNQUOTED: Final = re.compile(rb"<([^>]*)>")
 
 
+NO_PARAMS: Final[dict[str, str | None]] = {}
+"""One for all paths that have none: nobody writes into a path's parameters."""
+
+
 @mypyc_attr(acyclic=True)
 class Path:
     """The mailbox of MAIL or RCPT and its parameters."""
@@ -127,12 +131,6 @@ class Command:
         self.size_bytes: Final = size_bytes
         """BDAT, XEXCH50: the count of raw bytes that follow. END_OF_DATA: the message's bytes on the wire,
         None where its beginning or end was not captured."""
-        self.last: Final = last
-        """BDAT: the last chunk."""
-        self.masked: Final = masked
-        """STARTTLS: overwritten in flight."""
-        self.cut: Final = cut
-        """The rest of its line was lost, or is over the limit: nothing is known of its arguments."""
         self.line: Final = line
         """MAIL and RCPT as sent, without the line end; empty for every other command, as it may hold a
         secret."""
@@ -140,6 +138,12 @@ class Command:
         """Length of its line, the line end included, as far as it was read."""
         self.has_nul: Final = has_nul
         """A byte of zero is in its line."""
+        self.last: Final = last
+        """BDAT: the last chunk."""
+        self.masked: Final = masked
+        """STARTTLS: overwritten in flight."""
+        self.cut: Final = cut
+        """The rest of its line was lost, or is over the limit: nothing is known of its arguments."""
 
     @property
     def names_a_path(self) -> bool:
@@ -217,7 +221,7 @@ def _path(introduction: re.Pattern[bytes], argument: bytes) -> Path | None:
         route = _SOURCE_ROUTE.match(address)
         if route is not None:
             address = address[route.end() :]
-    return Path(text(address), _params(rest[end:]) if end < len(rest) else {})
+    return Path(text(address), _params(rest[end:]) if end < len(rest) else NO_PARAMS)
 
 
 def _address(rest: bytes) -> tuple[bytes, int]:

@@ -12,6 +12,8 @@ codes are None. Better no code than another command's.
 
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from monitor.smtp.events import CommandAnswered, Event
 from monitor.smtp.grammar import AUTHENTICATORS, END_OF_DATA, GREETINGS, PIPELINABLE, TLS_STARTERS, Command
 from monitor.smtp.replies import Reply
@@ -31,6 +33,7 @@ _ONLY_ANSWER_TO: Final[dict[int, frozenset[str]]] = {
 _PER_RECIPIENT_FOLLOWS: Final = 353  # PRDR, draft-hall-prdr: a reply for each recipient, then one for all
 
 
+@mypyc_attr(acyclic=True)
 class ReplyQueue:
     """The commands of one connection that wait for their replies, oldest first."""
 
@@ -39,6 +42,7 @@ class ReplyQueue:
         "_ehlo_answered",
         "_events",
         "_first_is_certain",
+        "_greeting_waits",
         "_lmtp",
         "_replies_left",
         "_waiting",
@@ -48,43 +52,59 @@ class ReplyQueue:
         "pipelining",
     )
 
-    def __init__(self, events: list[Event], *, from_the_start: bool) -> None:
-        """`events`: where the answers are reported."""
-        self._events = events
-        self._waiting: list[Command] = []  # a deque would take 600 bytes, and it seldom holds more than three
-        self.in_step = from_the_start
-        """The next reply is known to be the oldest command's."""
-        self._first_is_certain = False
-        """Out of step, but for the next reply."""
-        self.last_answered: Command | None = None
-        """The command of the last reply; None where that is not known."""
+    def __init__(self, *, from_the_start: bool) -> None:
+        self._events: list[Event] | None = None
+        # It is empty most of the time, and seldom holds more than three: even an empty list would be larger.
+        self._waiting: tuple[Command, ...] = ()
+        self.last_answered: str | None = None
+        """The verb of the command that was answered last; None where that is not known."""
         # What the server said it can do, and what the client makes of it.
         self.pipelining: bool | None = False if from_the_start else None
         """PIPELINING was offered; None where that is not known."""
-        self.client_waits = True
-        """The client was not caught sending what had to wait for a reply."""
-        self._ehlo_answered = False
         self._lmtp: bool | None = False if from_the_start else None
         """The server answers for each recipient; None where the greeting was not seen."""
         self._accepted_recipients: int | None = 0 if from_the_start else None
         """Since the last MAIL; None where some may have been missed."""
         self._replies_left = 0
         """To the oldest command, which is the end of a message and has had a reply already."""
+        self.in_step = from_the_start
+        """The next reply is known to be the oldest command's."""
+        self._first_is_certain = False
+        """Out of step, but for the next reply."""
+        self.client_waits = True
+        """The client was not caught sending what had to wait for a reply."""
+        self._ehlo_answered = False
+        self._greeting_waits = False
+        """One may be among the commands that wait."""
+
+    def report(self, event: Event) -> None:
+        """Takes what happened besides, so that it stands in its place among the answers."""
+        if self._events is None:
+            self._events = [event]
+        else:
+            self._events.append(event)
+
+    def take_events(self) -> list[Event]:
+        """All that was reported since the last time."""
+        events, self._events = self._events, None
+        return [] if events is None else events
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     @property
-    def last(self) -> Command | None:
-        """The command that was sent last, if it still waits."""
-        return self._waiting[-1] if self._waiting else None
+    def last_sent(self) -> str | None:
+        """The verb of the command that was sent last, if it still waits."""
+        return self._waiting[-1].verb if self._waiting else None
 
     def add(self, command: Command) -> None:
         """A command was sent."""
         if len(self._waiting) >= QUEUE_LIMIT:
             self._give_up(in_doubt=True)
             self.lose_step()
-        self._waiting.append(command)
+        self._waiting += (command,)
+        if command.verb in GREETINGS:
+            self._greeting_waits = True
 
     # ------------------------------------------------------------------ replies
 
@@ -108,10 +128,10 @@ class ReplyQueue:
             self._give_up(in_doubt=True)
         command = self._waiting[0]
         if not self._more_follow(command, reply):
-            self._waiting.pop(0)
+            self._waiting = self._waiting[1:]
             self._replies_left = 0
-        self.last_answered = command
-        self._events.append(CommandAnswered(command, reply))
+        self.last_answered = command.verb
+        self.report(CommandAnswered(command, reply))
         self._learn(command, reply)
         return command
 
@@ -161,8 +181,10 @@ class ReplyQueue:
         self.in_step = False
         self._first_is_certain = first_is_certain
         self._replies_left = 0
-        if any(command.verb in GREETINGS for command in self._waiting):
-            self.pipelining = None  # its reply may be among what was lost
+        if self._greeting_waits:
+            self._greeting_waits = any(command.verb in GREETINGS for command in self._waiting)
+            if self._greeting_waits:
+                self.pipelining = None  # its reply may be among what was lost
 
     def commands_lost(self) -> None:
         """Commands were lost: RCPTs may be among them, and where no EHLO was answered yet, an EHLO."""
@@ -217,9 +239,9 @@ class ReplyQueue:
 
     def _give_up(self, *, in_doubt: bool) -> None:
         """The same of the oldest command."""
-        command = self._waiting.pop(0)
+        command, self._waiting = self._waiting[0], self._waiting[1:]
         self._replies_left = 0
-        self._events.append(CommandAnswered(command, None, in_doubt))
+        self.report(CommandAnswered(command, None, in_doubt))
         if in_doubt:
             if command.verb in ("MAIL", "RCPT", "RSET") or command.verb in GREETINGS:
                 self._accepted_recipients = None

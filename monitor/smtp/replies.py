@@ -65,7 +65,7 @@ class ReplyReader:
 
     def __init__(self) -> None:
         self._code: int | None = None
-        self._lines: list[bytes] = []
+        self._lines: tuple[bytes, ...] = ()
         self._whole = True
 
     @property
@@ -97,7 +97,7 @@ class ReplyReader:
         if self._code is not None and code != self._code:
             # RFC 5321 section 4.2.1: all lines of a reply have the same code. The end of that one was lost,
             # or the server broke the rule; either way this line belongs to another.
-            ended.append(Reply(self._code, tuple(self._lines), whole=False))
+            ended.append(Reply(self._code, self._lines, whole=False))
             self._forget()
         start = 4 if separator in _SEPARATORS else 3
         text_kept = b"" if code == _CHALLENGE else line[start : start + KEPT_LINE_BYTES]
@@ -107,7 +107,7 @@ class ReplyReader:
         self._code = code
         self._keep(text_kept)
         if separator != b"-":
-            ended.append(Reply(code, tuple(self._lines), self._whole))
+            ended.append(Reply(code, self._lines, self._whole))
             self._forget()
         return ended
 
@@ -130,19 +130,19 @@ class ReplyReader:
 
     def rest(self) -> Reply | None:
         """What was begun and won't be ended: the reply whose last line was lost, or None."""
-        reply = Reply(self._code, tuple(self._lines), whole=False) if self._code is not None else None
+        reply = Reply(self._code, self._lines, whole=False) if self._code is not None else None
         self._forget()
         return reply
 
     def _keep(self, line: bytes) -> None:
         if len(self._lines) < KEPT_LINES:
-            self._lines.append(line)
+            self._lines += (line,)
         else:
             self._whole = False
 
     def _forget(self) -> None:
         self._code = None
-        self._lines = []
+        self._lines = ()
         self._whole = True
 
 

@@ -3,7 +3,9 @@
 bcc and libbpf call a function for each record, which from Python costs more than all that is done with it.
 Here a poll takes all records that are ready as one piece of bytes. The layout is the kernel's
 (Documentation/bpf/ringbuf.rst, kernel/bpf/ringbuf.c): a page with the reader's position, a page with the
-writer's, and the data, mapped twice in a row, so that no record is cut at the end.
+writer's, and the data. Behind them stand the same data once more, so that a record which goes on at the
+beginning can be read in one piece. We don't map these, as every mapped page counts as resident, and put such
+a record together.
 """
 
 import mmap
@@ -25,7 +27,7 @@ class Ring:
         self._size_bytes = size_bytes
         self._reader_page = mmap.mmap(descriptor, _PAGE)
         self._shown = mmap.mmap(
-            descriptor, _PAGE + 2 * size_bytes, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ, offset=_PAGE
+            descriptor, _PAGE + size_bytes, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ, offset=_PAGE
         )
         self._reader_position = memoryview(self._reader_page).cast("Q")
         self._writer_position = memoryview(self._shown).cast("Q")
@@ -55,7 +57,11 @@ class Ring:
         if position == begin:
             return b""
         offset = _PAGE + (begin & mask)
-        taken = self._shown[offset : offset + position - begin]
+        until = offset + position - begin
+        taken = self._shown[offset:until]
+        beyond = until - (_PAGE + self._size_bytes)
+        if beyond > 0:
+            taken += self._shown[_PAGE : _PAGE + beyond]
         self._reader_position[0] = position
         return taken
 

@@ -34,18 +34,18 @@ def check(data: bytes) -> object:
     is_whole = not trouble
     if "is no pcap or pcapng" not in trouble:
         _check_pieces(data, segments, is_whole=is_whole)
-    timeless = [tuple(segment._replace(at_ns=0)) for segment in segments]
+    timeless = [segment.replace(at_ns=0).values() for segment in segments]
     is_pcapng = data.startswith(PCAPNG_MAGIC)
     theirs = by_libpcap(_PATH)
     if theirs is None:
         assert is_pcapng or not is_whole
     elif "a packet's time" in trouble:  # to libpcap, each is as good as another
-        assert timeless == [tuple(one) for one in theirs[0][: len(timeless)]]
+        assert timeless == [one.values() for one in theirs[0][: len(timeless)]]
     elif theirs[1] or not is_pcapng:
-        assert ([tuple(one) for one in theirs[0]], theirs[1]) == (timeless, is_whole)
+        assert ([one.values() for one in theirs[0]], theirs[1]) == (timeless, is_whole)
     else:  # it refuses some that are right
-        assert timeless[: len(theirs[0])] == [tuple(one) for one in theirs[0]]
-    return [tuple(segment) for segment in segments], is_whole
+        assert timeless[: len(theirs[0])] == [one.values() for one in theirs[0]]
+    return [segment.values() for segment in segments], is_whole
 
 
 def _read() -> tuple[list[Segment], str]:

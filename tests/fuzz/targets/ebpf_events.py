@@ -49,7 +49,7 @@ def check(data: bytes) -> object:
     for segment in found:
         assert len(segment.payload) <= max(segment.length, 4) or segment.length < 64
         assert len(segment.flow) in (12, 36)
-    return [tuple(segment) for segment in found], sorted(counts.seen.items())
+    return [segment.values() for segment in found], sorted(counts.seen.items())
 
 
 def _record(script: Script) -> tuple[bytes, int]:

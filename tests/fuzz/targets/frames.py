@@ -59,7 +59,7 @@ def check(data: bytes) -> object:
             assert PORTS & {segment.source_port, segment.destination_port}
             assert 0 <= segment.sequence < 1 << 32
             assert 0 <= segment.flags < 0x100
-            found.append(tuple(segment))
+            found.append(segment.values())
     in_place.settle()
     alone.flush()
     in_place.flush()

@@ -63,7 +63,7 @@ def _segments(script: Script) -> Iterator[Segment]:
         if head & _LATER:
             at_ns += (script.byte() - 8) * 10 ** (head & 7) * 1_000_000
         if head & _AGAIN and past:
-            segment = past[-1 - script.byte() % len(past)]._replace(at_ns=at_ns)
+            segment = past[-1 - script.byte() % len(past)].replace(at_ns=at_ns)
             past.append(segment)
             yield segment
             continue

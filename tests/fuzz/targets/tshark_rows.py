@@ -51,7 +51,7 @@ def check(data: bytes) -> object:
         if segment is not None:
             assert len(segment.flow) in (12, 36)
             assert 0 <= segment.flags < 0x100
-            answers.append(tuple(segment))
+            answers.append(segment.values())
     reader.flush()
     assert counts.seen.total() - counts.seen[Verdict.FRAGMENT] <= rows + len(answers)
     return answers, sorted(counts.seen.items()), sorted(counts.dropped.items())

@@ -116,6 +116,18 @@ def test_probes_leave_no_record(flags: int) -> None:
     assert table.strays == 2
 
 
+def test_segments_from_an_end_to_itself_are_no_connection() -> None:
+    table = Table()
+    end = (b"\xc0\x00\x02\x02", 25)
+    for number, flags in enumerate((SYN, SYN | ACK, ACK, ACK | PSH, FIN | ACK)):
+        payload = b"EHLO c\r\n" if flags & PSH else b""
+        at_ns = START_NS + number
+        table.segment(Segment(at_ns, flow_of(*end, *end), flags, 1_000, 1_001, len(payload), payload))
+    table.close_all()
+    assert table.records == []
+    assert table.strays == 5
+
+
 def test_a_server_that_answers_something_else_completes_no_handshake() -> None:
     table = Table()
     table.segment(packet(C, SYN, 1_000, 0))
