@@ -223,8 +223,10 @@ class SessionTable:
             else:
                 overtaken = self._forget_if_overtaken(session, side, first)
         known = self._half_open.get(flow)
-        if known is not None and known.client_first == first:
-            return
+        if known is not None:
+            if known.client_first == first:
+                return
+            self.handshakes_incomplete += 1
         self._half_open[flow] = self._new(segment, first, None)._replace(syn_bytes=segment.length)
         if segment.length:
             self._syn_data[flow] = segment._replace(payload=segment.payload[:_SYN_DATA_BYTES])
