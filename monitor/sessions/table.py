@@ -129,8 +129,7 @@ class SessionTable:
         self._behind_ns = 0
         """How far the packets' clock was set back in all."""
         self._next_sweep_ns = 0
-        self.handshakes_incomplete = 0
-        """Handshakes that never became a connection."""
+        self._handshakes_incomplete = 0
         self.strays = 0
         """Segments without data that belong to no known connection."""
 
@@ -142,6 +141,12 @@ class SessionTable:
     def buffered_bytes(self) -> int:
         """What all sessions keep beyond the little that each needs."""
         return self._buffered_bytes
+
+    @property
+    def handshakes_incomplete(self) -> int:
+        """Handshakes that never became a connection."""
+        there = 0 if self._sieve is None else self._sieve.handshakes_incomplete
+        return self._handshakes_incomplete + there
 
     def segment(self, segment: Segment) -> None:
         """Takes a segment with one end on a watched port."""
@@ -174,7 +179,7 @@ class SessionTable:
             self._finish(next(iter(self._closed)), None)
         while self._sessions:
             self._finish(next(iter(self._sessions)), Ended.CAPTURE_ENDED)
-        self.handshakes_incomplete += len(self._half_open)
+        self._handshakes_incomplete += len(self._half_open)
         self._half_open.clear()
 
     # ------------------------------------------------------------------ handshakes
@@ -196,7 +201,7 @@ class SessionTable:
             client_flow = flow if from_client else back
             if flags & RST:
                 del self._half_open[client_flow]
-                self.handshakes_incomplete += 1
+                self._handshakes_incomplete += 1
             elif self._completes(self._half_open[client_flow], segment, from_client=from_client):
                 self._open(client_flow, self._half_open.pop(client_flow))
                 self.segment(segment)
@@ -226,7 +231,7 @@ class SessionTable:
         if known is not None:
             if known.client_first == first:
                 return
-            self.handshakes_incomplete += 1
+            self._handshakes_incomplete += 1
         self._half_open[flow] = self._new(segment, first, None)._replace(syn_bytes=segment.length)
         if segment.length:
             self._syn_data[flow] = segment._replace(payload=segment.payload[:_SYN_DATA_BYTES])
@@ -234,7 +239,7 @@ class SessionTable:
                 self._syn_data.popitem(last=False)
         if len(self._half_open) > self._limits.half_open:
             self._half_open.popitem(last=False)
-            self.handshakes_incomplete += 1
+            self._handshakes_incomplete += 1
         for late in overtaken or ():
             self.segment(late)
 
@@ -407,4 +412,4 @@ class SessionTable:
             if now_ns - known.since_ns < self._half_open_ns:
                 break
             del self._half_open[flow]
-            self.handshakes_incomplete += 1
+            self._handshakes_incomplete += 1
