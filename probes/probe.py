@@ -32,7 +32,7 @@ class Verdict(StrEnum):
     """A link layer that no decoder knows."""
     UNNEEDED = "unneeded"
     """TCP on a watched port, of which the probe knew that nobody needs more than its length: a body's,
-    ciphertext, an acknowledgement."""
+    ciphertext, an acknowledgement, the handshake of a connection that never was."""
 
 
 class DropSite(StrEnum):
@@ -75,6 +75,11 @@ class Sieve(Protocol):
 
     Connections are named by the flow from their client.
     """
+
+    @property
+    def handshakes_incomplete(self) -> int:
+        """TCP handshakes of which nothing was handed up, and nothing will come: refused, unanswered, or
+        pushed out by others. It never falls, may be half a minute behind, and other threads may read it."""
 
     def leave_out(self, flow: bytes, sequence: int, length: int) -> None:
         """The client's next `length` bytes, from this sequence number on, need not be handed up. Some of them

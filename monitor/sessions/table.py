@@ -143,8 +143,7 @@ class SessionTable:
         self._behind_ns = 0
         """How far the packets' clock was set back in all."""
         self._next_sweep_ns = 0
-        self.handshakes_incomplete = 0
-        """Handshakes that never became a connection."""
+        self._handshakes_incomplete = 0
         self.strays = 0
         """Segments without data that belong to no known connection, and those from an end to itself."""
 
@@ -156,6 +155,12 @@ class SessionTable:
     def buffered_bytes(self) -> int:
         """What all sessions keep beyond the little that each needs."""
         return self._buffered_bytes
+
+    @property
+    def handshakes_incomplete(self) -> int:
+        """Handshakes that never became a connection."""
+        there = 0 if self._sieve is None else self._sieve.handshakes_incomplete
+        return self._handshakes_incomplete + there
 
     def segment(self, segment: Segment) -> None:
         """Takes a segment with one end on a watched port."""
@@ -186,7 +191,7 @@ class SessionTable:
             self._finish(next(iter(self._closed)), None)
         while self._sessions:
             self._finish(next(iter(self._sessions)), Ended.CAPTURE_ENDED)
-        self.handshakes_incomplete += len(self._half_open)
+        self._handshakes_incomplete += len(self._half_open)
         self._half_open.clear()
 
     # ------------------------------------------------------------------ handshakes
@@ -211,7 +216,7 @@ class SessionTable:
             client_flow = flow if from_client else back
             if flags & RST:
                 del self._half_open[client_flow]
-                self.handshakes_incomplete += 1
+                self._handshakes_incomplete += 1
             elif self._completes(self._half_open[client_flow], segment, from_client=from_client):
                 self._open(client_flow, self._half_open.pop(client_flow))
                 self.segment(segment)
@@ -235,8 +240,10 @@ class SessionTable:
             else:
                 overtaken = self._forget_if_overtaken(session, side, first)
         known = self._half_open.get(flow)
-        if known is not None and known.client_first == first:
-            return
+        if known is not None:
+            if known.client_first == first:
+                return
+            self._handshakes_incomplete += 1
         self._half_open[flow] = _HalfOpen(segment.at_ns, self._now_ns, first, None, syn_bytes=segment.length)
         if segment.length:
             self._syn_data[flow] = segment.replace(payload=segment.payload[:_SYN_DATA_BYTES])
@@ -244,7 +251,7 @@ class SessionTable:
                 self._syn_data.popitem(last=False)
         if len(self._half_open) > self._limits.half_open:
             self._half_open.popitem(last=False)
-            self.handshakes_incomplete += 1
+            self._handshakes_incomplete += 1
         for late in overtaken or ():
             self.segment(late)
 
@@ -415,7 +422,7 @@ class SessionTable:
             if now_ns - known.since_ns < self._half_open_ns:
                 break
             del self._half_open[flow]
-            self.handshakes_incomplete += 1
+            self._handshakes_incomplete += 1
 
 
 def _sender(session: Session, flow: bytes) -> Side:

@@ -1,7 +1,7 @@
 """Live capture in the kernel, through bcc.
 
-    filter.c           the socket filter, of four files: event.c, packet.c, appetite.c and itself; it writes
-                       what is needed of the watched ports' segments into a ring buffer
+    filter.c           the socket filter, of five files: event.c, packet.c, handshake.c, appetite.c and
+                       itself; it writes what is needed of the watched ports' segments into a ring buffer
     kernel_source/     the few headers that bcc wants of a kernel; it needs no others
     loader             compiles and loads it, in a process of its own; says why it can't
     program            the loaded filter, and the ways into its maps
@@ -9,6 +9,7 @@
     ring               the ring buffer, read where it lies
     event              what the filter wrote -> Segment
     flows              what the filter knows of each connection, and what it is told
+    handshakes         how many of those that the filter holds came to nothing
     clock              the kernel's boot time -> UTC
     probe              EbpfProbe: all of them together
 

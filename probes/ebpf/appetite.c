@@ -9,7 +9,7 @@
  *   client                   often enough for encryption to be established, nothing more goes up
  *
  * Of chunks whose BDAT is not seen here, as it stands behind other commands, user space says how long they are (`asked`).
- * Acknowledgements without data never go up, but for a handshake's.
+ * Acknowledgements without data never go up, but for that which ends a handshake (handshake.c).
  *
  * Only the next bytes in order are ever left out. A retransmission, a hole, anything that is not as expected goes up
  * whole, and what was left out before it goes with it as a number: so the reader in user space, who knows the protocol,
@@ -18,11 +18,6 @@
  * Two processors may see two segments of a connection at once. What they then get wrong is a stretch which is too short,
  * and that is a hole to the reader, never a wrong number.
  */
-
-#define TCP_FIN 0x01
-#define TCP_SYN 0x02
-#define TCP_RST 0x04
-#define TCP_ACK 0x10
 
 #define WHOLE_MESSAGE_BYTES 16384 /* what the parser keeps behind a loose end, monitor/smtp/body.py; most mail is shorter */
 #define SEARCHED_BYTES 2048       /* of each segment the last: all of one from a cable, and what commands may stand behind
@@ -66,10 +61,6 @@ struct flow {
     bool in_tls, server_sent_records;
 };
 
-struct flow_key {
-    u8 flow[36]; /* from the client */
-};
-
 struct ask {
     u32 from, until; /* sequence numbers of the client's bytes that nobody needs */
 };
@@ -79,6 +70,7 @@ struct work {
     struct event event, notice;
     struct place at;
     struct flow_key this_way, other_way;
+    struct handshake handshake;
 };
 
 struct window {
@@ -91,25 +83,6 @@ BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, FLOWS);
 BPF_TABLE("lru_hash", struct flow_key, struct ask, asked, 4096);
 BPF_PERCPU_ARRAY(windows, struct window, 1);
 BPF_PERCPU_ARRAY(works, struct work, 1);
-
-static inline void reverse(u8 *to, const u8 *flow, bool is_ipv4)
-{
-    struct { u32 source, destination; u16 source_port, destination_port; } four;
-    struct { u64 source[2], destination[2]; u16 source_port, destination_port; } six;
-    if (is_ipv4) {
-        __builtin_memcpy(&four, flow, 12);
-        __builtin_memcpy(to, &four.destination, 4);
-        __builtin_memcpy(to + 4, &four.source, 4);
-        __builtin_memcpy(to + 8, &four.destination_port, 2);
-        __builtin_memcpy(to + 10, &four.source_port, 2);
-    } else {
-        __builtin_memcpy(&six, flow, 36);
-        __builtin_memcpy(to, six.destination, 16);
-        __builtin_memcpy(to + 16, six.source, 16);
-        __builtin_memcpy(to + 32, &six.destination_port, 2);
-        __builtin_memcpy(to + 34, &six.source_port, 2);
-    }
-}
 
 static inline bool is_dark(const struct flow *flow)
 {
@@ -538,6 +511,13 @@ static inline enum verdict judge_in_flow(struct __sk_buff *skb, struct work *wor
     struct flow_key *key = from_client ? this_way : other_way;
     struct flow *flow = flows.lookup(key);
     bool is_new = !flow;
+    if (is_new || event->flags & TCP_SYN) {
+        enum verdict verdict =
+            judge_handshake(skb, event, key, from_client ? other_way : this_way, from_client, !is_new,
+                            &work->handshake, notice);
+        if (verdict != HAND_UP)
+            return verdict;
+    }
     if (is_new && !(event->flags & (TCP_SYN | TCP_RST))) {
         struct flow fresh = {.first_at_boot_ns = event->at_boot_ns, .turns_needed = TURNS};
         flows.update(key, &fresh);

@@ -9,8 +9,9 @@ enum { false, true };
  * follow. */
 #define OPAQUE(number) asm volatile("" : "+r"(number))
 
-/* What becomes of a packet: all but HAND_UP are counted in `passed_by`. probes/ebpf/program.py has the order too. */
-enum verdict { HAND_UP, OTHER_PORT, NOT_TCP, MALFORMED, RING_BUFFER_FULL, UNNEEDED, VERDICTS };
+/* What becomes of a packet: all but HAND_UP are counted in `passed_by`. probes/ebpf/program.py has the order too. HELD: it
+ * waits for the next of its connection, handshake.c. */
+enum verdict { HAND_UP, OTHER_PORT, NOT_TCP, MALFORMED, RING_BUFFER_FULL, UNNEEDED, HELD, VERDICTS };
 
 enum kind { FRAGMENT_OF_A_PACKET = 0, IPV4_SEGMENT = 4, IPV4_NOTICE = 5, IPV6_SEGMENT = 6, IPV6_NOTICE = 7 };
 

@@ -2,10 +2,11 @@
 /*
  * Hands TCP segments of the watched ports up to user space, each once, as far as the parser needs them.
  *
- *   event.c     the way up
- *   packet.c    a packet -> where its TCP payload is
- *   appetite.c  which bytes of a connection nobody needs: bodies, ciphertext, acknowledgements
- *   filter.c    all of it together
+ *   event.c      the way up
+ *   packet.c     a packet -> where its TCP payload is
+ *   handshake.c  handshakes, held until a connection comes of them
+ *   appetite.c   which bytes of a connection nobody needs: bodies, ciphertext, acknowledgements
+ *   filter.c     all of it together
  *
  * They are compiled as one text in this order, as bcc understands its maps only in the main file.
  *
@@ -22,7 +23,8 @@
  *   shows packets for other machines (a mirror port) only if somebody set it promiscuous.
  * Overhead: docs/benchmarks.md.
  *
- * Knobs, as -D constants: RING_PAGES (a power of 2), PAGE_SIZE, FLOWS, APPETITE (0: hand up everything).
+ * Knobs, as -D constants: RING_PAGES (a power of 2), PAGE_SIZE, FLOWS, HANDSHAKES, HELD_SECONDS, APPETITE (0: hand
+ * up everything).
  */
 
 #define PACKET_OUTGOING 4 /* linux/if_packet.h */

@@ -4,6 +4,7 @@ from struct import Struct
 from typing import Final
 
 from probes.ebpf.clock import BootClock
+from probes.ebpf.handshakes import Handshakes
 from probes.ebpf.program import FLOW_BYTES, FLOW_KEY_BYTES, Program
 from probes.segment import ACK, LEFT_OUT, Segment, reverse
 
@@ -24,12 +25,17 @@ _MODULUS: Final = 1 << 32
 class Flows:
     """A `probes.probe.Sieve`."""
 
-    __slots__ = ("_clock", "_program")
+    __slots__ = ("_clock", "_handshakes", "_program")
 
-    def __init__(self, program: Program, clock: BootClock) -> None:
+    def __init__(self, program: Program, clock: BootClock, handshakes: Handshakes) -> None:
         assert _SIDES_AT[1] + _SIDE.size <= FLOW_BYTES
         self._program = program
         self._clock = clock
+        self._handshakes = handshakes
+
+    @property
+    def handshakes_incomplete(self) -> int:
+        return self._handshakes.incomplete
 
     def leave_out(self, flow: bytes, sequence: int, length: int) -> None:
         until = (sequence + length) % _MODULUS

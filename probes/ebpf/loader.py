@@ -23,9 +23,9 @@ from typing import Any, Final
 
 from probes.probe import ProbeUnavailable
 
-SOURCES: Final = ("event.c", "packet.c", "appetite.c", "filter.c")
+SOURCES: Final = ("event.c", "packet.c", "handshake.c", "appetite.c", "filter.c")
 """One text for the compiler, in this order: bcc understands its maps only in the main file."""
-MAPS: Final = ("events", "flows", "asked", "passed_by")
+MAPS: Final = ("events", "flows", "asked", "handshakes", "handshake_counts", "passed_by")
 """The maps whose descriptors follow the program's, in this order."""
 _FUNCTION: Final = b"hand_up_watched"
 

@@ -20,6 +20,11 @@
 enum { HOP_BY_HOP = 0, TCP = 6, ROUTING = 43, FRAGMENT = 44, AUTHENTICATION = 51, DESTINATION = 60,
        MOBILITY = 135, HIP = 139, SHIM6 = 140 };
 
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_ACK 0x10
+
 /* Where in the packet, from the start that the kernel shows. */
 struct place {
     u32 offset;      /* of the next header; at last, of the payload */
@@ -49,6 +54,11 @@ struct tcp_header { /* as far as it is needed */
     u16 window;
 };
 
+/* Addresses and ports, as in `struct event`: of a connection, those that its client sends. */
+struct flow_key {
+    u8 flow[36];
+};
+
 BPF_ARRAY(watched_ports, u64, 65536 / 64); /* a bit for each port */
 
 static inline bool is_watched(u16 port)
@@ -56,6 +66,25 @@ static inline bool is_watched(u16 port)
     int word = port / 64;
     u64 *ports = watched_ports.lookup(&word);
     return ports && (*ports >> (port % 64)) & 1;
+}
+
+static inline void reverse(u8 *to, const u8 *flow, bool is_ipv4)
+{
+    struct { u32 source, destination; u16 source_port, destination_port; } four;
+    struct { u64 source[2], destination[2]; u16 source_port, destination_port; } six;
+    if (is_ipv4) {
+        __builtin_memcpy(&four, flow, 12);
+        __builtin_memcpy(to, &four.destination, 4);
+        __builtin_memcpy(to + 4, &four.source, 4);
+        __builtin_memcpy(to + 8, &four.destination_port, 2);
+        __builtin_memcpy(to + 10, &four.source_port, 2);
+    } else {
+        __builtin_memcpy(&six, flow, 36);
+        __builtin_memcpy(to, six.destination, 16);
+        __builtin_memcpy(to + 16, six.source, 16);
+        __builtin_memcpy(to + 32, &six.destination_port, 2);
+        __builtin_memcpy(to + 34, &six.source_port, 2);
+    }
 }
 
 static inline bool is_vlan(u16 protocol)

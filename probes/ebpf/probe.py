@@ -8,6 +8,7 @@ from typing import Final
 from probes.ebpf.clock import BootClock
 from probes.ebpf.event import EventReader
 from probes.ebpf.flows import Flows
+from probes.ebpf.handshakes import Handshakes
 from probes.ebpf.program import Program
 from probes.ebpf.ring import Ring
 from probes.ebpf.tap import ANY, AnyTap, InterfaceTap, Tap
@@ -27,6 +28,10 @@ NO_NAP_ABOVE_BYTES: Final = RING_BYTES // 32
 
 # Chosen as some three thousand commands and replies: a moment's work, and memory for a moment.
 BATCH_BYTES: Final = 1024 * 1024
+
+# After a flood it takes some 75 ms each time; and a handshake that nobody answers is over after a minute
+# anyway.
+HANDSHAKES_EVERY_SECONDS: Final = 30.0
 
 
 class EbpfProbe:
@@ -62,7 +67,9 @@ class EbpfProbe:
         self._closed = False
         self._program = Program(ports, ring_bytes, appetite=appetite)
         self._ring = Ring(self._program.events, ring_bytes)
-        self.sieve = Flows(self._program, self._clock)
+        self._handshakes = Handshakes(self._program)
+        self._handshakes_due = time.monotonic()
+        self.sieve = Flows(self._program, self._clock, self._handshakes)
         for interface in dict.fromkeys(interfaces):
             try:
                 self._taps[interface] = _tap(interface, self._program)
@@ -109,6 +116,7 @@ class EbpfProbe:
             return
         self._closed = True
         self.stop()
+        self._handshakes.count(are_over=True)
         self._count()
         self._ring.close()
         self._program.close()
@@ -117,6 +125,9 @@ class EbpfProbe:
         self._clock.follow()
         if not self._stopping:
             self._up = {interface: tap.follow() for interface, tap in self._taps.items()}
+        if time.monotonic() >= self._handshakes_due:
+            self._handshakes.count()
+            self._handshakes_due = time.monotonic() + HANDSHAKES_EVERY_SECONDS
         self._count()
 
     def _count(self) -> None:
@@ -124,6 +135,7 @@ class EbpfProbe:
         self._counts.seen[Verdict.SEGMENT] += self._events.segments_seen
         self._events.segments_seen = 0
         passed_by = self._program.passed_by()
+        passed_by[Verdict.UNNEEDED] += self._handshakes.packets
         for verdict, total in passed_by.items():
             self._counts.seen[verdict] += total - self._passed_by.get(verdict, 0)
         self._passed_by = passed_by

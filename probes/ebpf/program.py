@@ -6,7 +6,8 @@ import os
 import socket
 import subprocess
 import sys
-from ctypes import CDLL, c_uint32, c_uint64, create_string_buffer
+from collections.abc import Iterator
+from ctypes import CDLL, byref, c_uint32, c_uint64, create_string_buffer
 from pathlib import Path
 from typing import Final
 
@@ -19,16 +20,30 @@ FLOWS: Final = 65_536
 """Connections of which the filter knows what nobody needs: as many as monitor.sessions follows. One that it
 has forgotten is handed up whole. The kernel needs some 200 bytes for each, at once."""
 
-# `struct flow_key` and `struct flow` of appetite.c.
+HANDSHAKES: Final = 131_072
+"""Handshakes that the filter holds; over that it forgets the oldest, more or less. Chosen for floods: a
+client answers within 300 ms even from afar, and 131,072 are that long in coming at 400,000 SYNs a second.
+The kernel needs 136 bytes for each, at once."""
+HELD_SECONDS: Final = 50
+"""How old a handshake may be when it goes up. Less than what monitor.sessions takes for a clock that was set
+back; one of which a packet comes again goes up much earlier."""
+
+# `struct flow_key`, `struct flow` of appetite.c, `struct handshake` and `struct handshake_counts`.
 FLOW_KEY_BYTES: Final = 36
 FLOW_BYTES: Final = 96
+_HANDSHAKE_BYTES: Final = 32
+_HANDSHAKE_COUNTS: Final = 3
 
 # `enum verdict` of event.c.
 _VERDICTS: Final = {1: Verdict.OTHER_PORT, 2: Verdict.NOT_TCP, 3: Verdict.MALFORMED, 5: Verdict.UNNEEDED}
 _RING_BUFFER_FULL: Final = 4
+_HELD: Final = 6
+
+_AT_ONCE: Final = 4_096
+"""How many handshakes are copied out of the kernel with one call: chosen as more than can share a bucket."""
 
 _ANSWER_BYTES: Final = 65_536
-_DESCRIPTORS: Final = 5
+_DESCRIPTORS: Final = 7
 
 
 class Program:
@@ -39,20 +54,40 @@ class Program:
     """
 
     def __init__(
-        self, ports: frozenset[int], ring_bytes: int, *, flows: int = FLOWS, appetite: bool = True
+        self,
+        ports: frozenset[int],
+        ring_bytes: int,
+        *,
+        flows: int = FLOWS,
+        handshakes: int = HANDSHAKES,
+        held_seconds: int = HELD_SECONDS,
+        appetite: bool = True,
     ) -> None:
         """`appetite`: False to hand up everything."""
         constants = {
             "PAGE_SIZE": mmap.PAGESIZE,
             "RING_PAGES": ring_bytes // mmap.PAGESIZE,
             "FLOWS": flows,
+            "HANDSHAKES": handshakes,
+            "HELD_SECONDS": held_seconds,
             "APPETITE": int(appetite),
         }
-        self.descriptor, self.events, self._flows, self._asked, self._passed_by = _load(constants, ports)
+        self.held_seconds = held_seconds
+        (
+            self.descriptor,
+            self.events,
+            self._flows,
+            self._asked,
+            self._handshakes,
+            self._handshake_counts,
+            self._passed_by,
+        ) = _load(constants, ports)
         # Before anything is asked of a map: it can't fail then, unless for want of memory.
         self._libbpf = CDLL(_LIBBPF)
         self._flow = create_string_buffer(FLOW_BYTES)
-        self._counts = (c_uint64 * self._libbpf.libbpf_num_possible_cpus())()
+        processors = self._libbpf.libbpf_num_possible_cpus()
+        self._counts = (c_uint64 * processors)()
+        self._counts_of_handshakes = (c_uint64 * (_HANDSHAKE_COUNTS * processors))()
 
     def flow(self, key: bytes) -> bytes | None:
         """What the filter keeps of a connection (`struct flow`). `key`: FLOW_KEY_BYTES."""
@@ -66,8 +101,34 @@ class Program:
         """Tells the filter which bytes of a connection nobody needs (`struct ask`)."""
         self._libbpf.bpf_map_update_elem(self._asked, key, what, c_uint64(0))
 
+    def handshakes(self) -> Iterator[bytes]:
+        """Those that the filter keeps (`struct handshake`), some at a time, as they are then."""
+        keys = create_string_buffer(_AT_ONCE * FLOW_KEY_BYTES)
+        values = create_string_buffer(_AT_ONCE * _HANDSHAKE_BYTES)
+        place, first = c_uint32(), True
+        more = True
+        while more:
+            count = c_uint32(_AT_ONCE)
+            after = None if first else byref(place)
+            more = not self._libbpf.bpf_map_lookup_batch(
+                self._handshakes, after, byref(place), keys, values, byref(count), None
+            )
+            first = False
+            yield values.raw[: count.value * _HANDSHAKE_BYTES]
+
+    def handshake_counts(self) -> tuple[int, int, int]:
+        """Handshakes that the filter has held, how many of them it handed up, and in how many packets."""
+        counts = self._counts_of_handshakes
+        self._libbpf.bpf_map_lookup_elem(self._handshake_counts, bytes(c_uint32()), counts)
+        begun, told, packets = (sum(counts[each::_HANDSHAKE_COUNTS]) for each in range(_HANDSHAKE_COUNTS))
+        return begun, told, packets
+
+    def held(self) -> int:
+        """Packets that the filter held, handed up since or not."""
+        return self._count(_HELD)
+
     def passed_by(self) -> dict[Verdict, int]:
-        """Packets that the filter saw and did not hand up, since it was loaded."""
+        """Packets that the filter saw and did not hand up, since it was loaded; without those it `held`."""
         return {verdict: self._count(index) for index, verdict in _VERDICTS.items()}
 
     def dropped(self) -> int:
@@ -80,10 +141,19 @@ class Program:
 
     def close(self) -> None:
         """May be called twice."""
-        for descriptor in (self.descriptor, self.events, self._flows, self._asked, self._passed_by):
+        for descriptor in (
+            self.descriptor,
+            self.events,
+            self._flows,
+            self._asked,
+            self._handshakes,
+            self._handshake_counts,
+            self._passed_by,
+        ):
             if descriptor >= 0:
                 os.close(descriptor)
-        self.descriptor = self.events = self._flows = self._asked = self._passed_by = -1
+        self.descriptor = self.events = self._flows = self._asked = -1
+        self._handshakes = self._handshake_counts = self._passed_by = -1
 
 
 def _load(constants: dict[str, int], ports: frozenset[int]) -> list[int]:
@@ -121,7 +191,7 @@ def why_unavailable() -> ProbeUnavailable | None:
     Nothing stays behind. An interface is not needed.
     """
     try:
-        Program(frozenset(), mmap.PAGESIZE, flows=1_024).close()
+        Program(frozenset(), mmap.PAGESIZE, flows=1_024, handshakes=1_024).close()
     except ProbeUnavailable as reason:
         return reason
     return None

@@ -39,6 +39,8 @@ class Measured:
     """Of real sessions: a handshake that never ends has none."""
     right: int
     drops: int
+    segments: int
+    """Packets that the filter handed up, of the flood and of the sessions."""
     incomplete: int
     """Handshakes that watch counts as such, when all is over."""
     watch_seconds: float
@@ -64,7 +66,7 @@ def measure(scale: Scale) -> Measured:
         watch.await_records(sessions := PER_SECOND)
         resident_before, seconds_before = watch.resident_bytes(), watch.processor_seconds()
         residents = [resident_before]
-        bpf_before = watch.bpf_seconds()
+        bpf_before, segments_before = watch.bpf_seconds(), _segments(watch)
         started = time.monotonic()
         flood = _start_flood(network, scale.flood_packets)
         try:
@@ -83,7 +85,8 @@ def measure(scale: Scale) -> Measured:
         residents.append(watch.resident_bytes())
         watch_seconds = watch.processor_seconds() - seconds_before
         bpf_seconds = watch.bpf_seconds() - bpf_before
-        incomplete = sample_sum(watch.metrics(), "smtp_tcp_handshakes_incomplete_total")
+        segments = _segments(watch) - segments_before
+        incomplete = _await_count(watch, scale)
         drops = watch.end()
         records = watch.written()
     return Measured(
@@ -93,13 +96,28 @@ def measure(scale: Scale) -> Measured:
         len(records),
         count_right(records, Envelope.VISIBLE),
         drops,
-        int(incomplete),
+        segments,
+        incomplete,
         watch_seconds,
         bpf_seconds,
         resident_before,
         max(residents),
         residents[-1],
     )
+
+
+def _segments(watch: EbpfWatch) -> int:
+    return int(sample_sum(watch.metrics(), "smtp_monitor_packets_total", verdict="segment"))
+
+
+def _await_count(watch: EbpfWatch, scale: Scale) -> int:
+    """How many handshakes are counted as incomplete, when all of the flood should be."""
+    deadline = time.monotonic() + scale.flood_count_seconds
+    while True:
+        incomplete = int(sample_sum(watch.metrics(), "smtp_tcp_handshakes_incomplete_total"))
+        if incomplete >= scale.flood_packets or time.monotonic() >= deadline:
+            return incomplete
+        time.sleep(1)
 
 
 def _start_flood(network: Network, packets: int) -> subprocess.Popen[bytes]:
@@ -133,13 +151,14 @@ def show(console: Console, measured: Measured) -> None:
         console,
         f"watch, flood of {measured.packets:,} SYNs in {measured.flood_seconds:.0f} s, "
         f"and {measured.sessions:,} real sessions",
-        ["records", "right", "dropped", "handshakes incomplete", "watch, s", "filter, s", "resident before",
-         "at the most", "afterwards"],
+        ["records", "right", "dropped", "handed up", "handshakes incomplete", "watch, s", "filter, s",
+         "resident before", "at the most", "afterwards"],
         [
             [
                 whole(measured.records),
                 whole(measured.right),
                 whole(measured.drops),
+                whole(measured.segments),
                 whole(measured.incomplete),
                 f"{measured.watch_seconds:.2f}",
                 f"{measured.bpf_seconds:.2f}",

@@ -243,6 +243,7 @@ def test_the_benchmark_of_the_flood_sends_mail_into_it(tmp_path: Path) -> None:
         measured = flood.measure(QUICK)
     assert measured.right == measured.sessions >= 2 * flood.PER_SECOND
     assert measured.resident_most >= measured.resident_before
+    assert measured.segments < measured.sessions * 30  # those of the sessions, and none of the flood
     told = shown(lambda console: flood.show(console, measured), tmp_path)
     assert f"flood of {QUICK.flood_packets:,} SYNs" in told
     recorded, resident = flood.goals(

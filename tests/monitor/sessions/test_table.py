@@ -106,6 +106,17 @@ def test_a_handshake_that_never_completed_leaves_no_record_but_a_count(flags: li
     assert table.handshakes_incomplete == 1
 
 
+def test_a_syn_that_takes_the_place_of_another_leaves_a_count_of_that() -> None:
+    table = Table()
+    for first in (1_000, 9_000_000, 20_000_000):
+        table.segment(packet(C, SYN, first, 0))
+    assert table.handshakes_incomplete == 2
+    table.segment(packet(S, SYN | ACK, 5_000, 20_000_001))
+    table.segment(packet(C, ACK, 20_000_001, 5_001))
+    table.close_all()
+    assert (len(table.records), table.handshakes_incomplete) == (1, 2)
+
+
 @pytest.mark.parametrize("flags", [FIN, 0, FIN | PSH | URG, ACK, FIN | ACK, RST, SYN | RST, SYN | FIN | RST])
 def test_probes_leave_no_record(flags: int) -> None:
     table = Table()

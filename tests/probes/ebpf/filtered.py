@@ -1,6 +1,7 @@
 """Segments through the filter in the kernel: written into a tun device, as packets that arrive there."""
 
 import ctypes
+import itertools
 import json
 import os
 import struct
@@ -16,7 +17,8 @@ from monitor.sessions.table import SessionTable
 from probes.ebpf.clock import BootClock
 from probes.ebpf.event import EventReader
 from probes.ebpf.flows import Flows
-from probes.ebpf.program import FLOW_KEY_BYTES, Program
+from probes.ebpf.handshakes import Handshakes
+from probes.ebpf.program import FLOW_KEY_BYTES, HANDSHAKES, HELD_SECONDS, Program
 from probes.ebpf.ring import Ring
 from probes.ebpf.tap import InterfaceTap
 from probes.frames import FrameDecoder
@@ -26,7 +28,7 @@ from tests.probes.ebpf.odd_packets import open_tun
 from tests.segments import PORTS, SITE
 
 RING_BYTES: Final = 32 << 20
-_TUN: Final = f"horizon{os.getpid()}"
+_numbers = itertools.count()
 _TCP_HEADER_BYTES: Final = 20
 
 
@@ -45,21 +47,24 @@ def packet_of(segment: Segment) -> bytes:
 
 
 class _Kernel:
-    """The filter, compiled once for all tests, on a device of their own."""
+    """The filter, compiled once for all tests that want the same, on a device of its own."""
 
-    def __init__(self) -> None:
-        self.program = Program(PORTS, RING_BYTES, flows=4_096)
+    def __init__(self, handshakes: int, held_seconds: int) -> None:
+        self.program = Program(
+            PORTS, RING_BYTES, flows=4_096, handshakes=handshakes, held_seconds=held_seconds
+        )
         self.ring = Ring(self.program.events, RING_BYTES)
-        self.tun = open_tun(_TUN)
-        subprocess.run(["ip", "link", "set", _TUN, "mtu", "65535", "up"], check=True)
-        self._tap = InterfaceTap(_TUN, self.program.descriptor)
+        device = f"horizon{next(_numbers)}.{os.getpid()}"
+        self.tun = open_tun(device)
+        subprocess.run(["ip", "link", "set", device, "mtu", "65535", "up"], check=True)
+        self._tap = InterfaceTap(device, self.program.descriptor)
 
     def begin_anew(self) -> None:
         key = ctypes.create_string_buffer(FLOW_KEY_BYTES)
         libbpf = self.program._libbpf
-        for flows in (self.program._flows, self.program._asked):
-            while libbpf.bpf_map_get_next_key(flows, None, key) == 0:
-                libbpf.bpf_map_delete_elem(flows, key)
+        for kept in (self.program._flows, self.program._asked, self.program._handshakes):
+            while libbpf.bpf_map_get_next_key(kept, None, key) == 0:
+                libbpf.bpf_map_delete_elem(kept, key)
         while self.ring.take(RING_BYTES):
             pass
 
@@ -70,9 +75,11 @@ _kernel = cache(_Kernel)
 class Filter:
     """The filter, and a table of sessions behind it, as `watch` has them."""
 
-    def __init__(self, *, every: int = 50) -> None:
+    def __init__(
+        self, *, every: int = 50, handshakes: int = HANDSHAKES, held_seconds: int = HELD_SECONDS
+    ) -> None:
         """`every`: after so many packets user space looks at what came."""
-        self._kernel = _kernel()
+        self._kernel = _kernel(handshakes, held_seconds)
         self._kernel.begin_anew()
         self._program = self._kernel.program
         self._unneeded_before = self._program.passed_by()[Verdict.UNNEEDED]
@@ -82,7 +89,10 @@ class Filter:
         clock = BootClock()
         self.counts = PacketCounts()
         self._events = EventReader(FrameDecoder(PORTS, self.counts), clock)
-        self.sieve = Flows(self._program, clock)
+        self.handshakes = Handshakes(self._program)
+        self.handshakes.count(are_over=True)
+        self._incomplete_before, self._packets_before = self.handshakes.incomplete, self.handshakes.packets
+        self.sieve = Flows(self._program, clock, self.handshakes)
         self.records: list[SessionRecord] = []
         self.handed_up: list[Segment] = []
         self.table = SessionTable(PORTS, SITE, self.records.append, sieve=self.sieve)
@@ -110,14 +120,26 @@ class Filter:
     def end(self) -> list[dict[str, Any]]:
         """All records, as they stand in JSON."""
         self.read()
+        self.handshakes.count(are_over=True)
         self.table.close_all()
         self.counts.dropped[DropSite.RING_BUFFER] = self._program.dropped() - self._dropped_before
         return [json.loads(msgspec.json.encode(record)) for record in self.records]
 
     @property
+    def segments_seen(self) -> int:
+        """Packets that were handed up."""
+        return self._events.segments_seen
+
+    @property
     def unneeded(self) -> int:
-        """Packets of which nothing went up."""
-        return self._program.passed_by()[Verdict.UNNEEDED] - self._unneeded_before
+        """Packets of which nothing went up; of handshakes as counted last."""
+        of_handshakes = self.handshakes.packets - self._packets_before
+        return self._program.passed_by()[Verdict.UNNEEDED] - self._unneeded_before + of_handshakes
+
+    @property
+    def handshakes_incomplete(self) -> int:
+        """As `watch` would expose it; the kernel's part as counted last."""
+        return self.table.handshakes_incomplete - self._incomplete_before
 
     @property
     def payload_bytes_up(self) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from monitor.side import Side
 from probes.probe import DropSite
-from probes.segment import ACK, LEFT_OUT, RST, SYN
+from probes.segment import ACK, LEFT_OUT, SYN
 from tests.capture_truth import capture_names
 from tests.degrade import Degrade, duplicate, lose, reorder, resegment, snap, wrap_sequence
 from tests.monitor.sessions.wire import START_NS, Wire
@@ -312,15 +312,3 @@ def test_a_flow_that_the_kernel_has_forgotten_is_a_gap_and_no_number() -> None:
         None,
         wire.record()["transactions"][0]["data"]["wire_bytes"],
     )
-
-
-def test_a_flood_of_syns_takes_no_room_in_the_kernel() -> None:
-    wire = with_message(lines(100_000) + b".\r\n", size=1_448)
-    filtered = Filter()
-    filtered.show(wire.segments[:60])
-    flood = [Wire(client_port=port).segment(C, SYN) for port in range(1_024, 9_024)]
-    filtered.show(flood)
-    filtered.show(wire.segments[60:])
-    records = filtered.end()
-    assert [timeless(record) for record in records] == [timeless(wire.record())]
-    assert all(one.flags & (SYN | RST) for one in flood)
