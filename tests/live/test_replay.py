@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import pytest
 
+from probes.ebpf.probe import HANDSHAKES_EVERY_SECONDS
+from probes.ebpf.program import HELD_SECONDS
 from probes.pcap.files import CaptureFilesProbe
 from probes.segment import Segment
 from tests.capture_truth import CAPTURES
@@ -29,9 +31,9 @@ NAMES: Final = sorted(path.name.partition(".")[0] for path in CAPTURES.glob("*.p
 # three seconds, and what goes up of it fits into the ring buffer as a whole, however slow the machine.
 PACKETS_PER_SECOND: Final = {"ebpf": 10_000}
 
-# How long nothing may come of what was sent and is still missing. Chosen because only a stalled machine needs
-# a hundredth of it.
-PATIENCE_SECONDS: Final = 20
+# How long nothing may come of what was sent and is still missing. Packets of a handshake that comes to
+# nothing are counted when it is over, and the probe looks next.
+PATIENCE_SECONDS: Final = HELD_SECONDS + HANDSHAKES_EVERY_SECONDS + 5
 
 
 Record = dict[str, Any]
