@@ -31,8 +31,8 @@ NAMES: Final = sorted(path.name.partition(".")[0] for path in CAPTURES.glob("*.p
 # three seconds, and what goes up of it fits into the ring buffer as a whole, however slow the machine.
 PACKETS_PER_SECOND: Final = {"ebpf": 10_000}
 
-# How long nothing may come of what was sent and is still missing: packets of a handshake of which nothing
-# comes are counted when it is over, and the probe looks next.
+# How long nothing may come of what was sent and is still missing. Packets of a handshake that comes to
+# nothing are counted when it is over, and the probe looks next.
 PATIENCE_SECONDS: Final = HELD_SECONDS + HANDSHAKES_EVERY_SECONDS + 5
 
 
