@@ -7,7 +7,6 @@ connection, since scrapes are seconds apart.
 """
 
 import asyncio
-import errno
 import logging
 import os
 import socket
@@ -37,8 +36,7 @@ ANSWERED_MAX: Final = 64  # those that are being answered; both are a quarter of
 HEADER_BYTES_MAX: Final = 8192  # what nginx and Apache allow
 BACKLOG: Final = 128
 
-_RETRY_SECONDS: Final = 1  # after the kernel could not give us a connection for want of memory or descriptors
-_NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_RETRY_SECONDS: Final = 1  # after the kernel could not give us a connection
 
 _UNASKED_READS_MAX: Final = 8
 """What a client may go on sending after its request, in times of `HEADER_BYTES_MAX`: closed with some of it
@@ -107,9 +105,9 @@ class MetricsServer:
             while True:
                 try:
                     connection, address = await self._loop.sock_accept(self._listener)
-                except OSError as error:
-                    if error.errno not in _NO_ROOM:
-                        continue  # the client has gone before it was accepted
+                except ConnectionAbortedError:
+                    continue  # the client has gone before it was accepted
+                except OSError as error:  # no descriptor or no memory for it
                     if not is_short:
                         _LOG.warning("metrics server: no new connections for now: %s", error.strerror)
                     is_short = True
@@ -245,7 +243,7 @@ class _Client:
         if with_body:
             self._write(answer.body)
         if self._tls is not None:
-            with suppress(ssl.SSLWantReadError):  # the client's good-bye may come or not
+            with suppress(ssl.SSLError):  # the client's good-bye may come later, or something else
                 self._tls.unwrap()
             self._writer.write(self._outgoing.read())
         self._writer.write_eof()

@@ -1,11 +1,13 @@
 """The metrics server, with real sockets that don't behave."""
 
 import http.client
+import os
+import resource
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -162,3 +164,31 @@ def test_an_ipv6_address_stands_in_brackets(collector: MonitorCollector) -> None
     server = MetricsServer("::1", 0, collector)
     assert server.url.startswith("http://[::1]:")
     server.stop()
+
+
+def test_without_a_descriptor_for_a_connection_it_waits_and_goes_on(
+    server: MetricsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    connections = [socket.socket() for _ in range(5)]
+    used = time.process_time()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))
+    taken = []
+    with suppress(OSError):
+        while True:
+            taken.append(os.dup(0))
+    try:
+        for connection in connections:
+            connection.connect(_address(server))
+        time.sleep(1.5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in taken:
+            os.close(descriptor)
+    assert time.process_time() - used < 0.5
+    assert [record.message for record in caplog.records] == [
+        "metrics server: no new connections for now: Too many open files"
+    ]
+    assert _ask(server, "GET", "/")[0] == 200
+    for connection in connections:
+        connection.close()

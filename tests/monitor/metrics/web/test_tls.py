@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -123,6 +124,13 @@ def test_plain_http_where_tls_is_spoken_ends_without_metrics(serve: Serve) -> No
     )
     assert done.returncode != 0
     assert done.stdout == ""
+
+
+def test_who_sends_a_body_gets_the_whole_answer_all_the_same(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "body").write_bytes(b"x" * 20_000)
+    served = serve(CERTIFIED)
+    answer = served.curl("--header", "Expect:", "--data-binary", f"@{tmp_path / 'body'}")
+    assert (answer.curl_status, answer.status, answer.body) == (0, 405, "Only GET and HEAD\n")
 
 
 def test_no_client_needs_a_certificate_by_default(serve: Serve) -> None:
