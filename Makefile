@@ -12,8 +12,12 @@ STAMP := $(VENV)/.installed
 INTERFACE ?=
 WORKERS ?= 2
 FUZZ_SECONDS ?= 120
+# Tools for once in a while: each in an environment of its own, not in .venv.
+CYCLONEDX := cyclonedx-bom==7.5.0
+PIP_AUDIT := pip-audit==2.10.1
 
-.PHONY: help setup run test lint format test-fast test-live endurance floods fuzz boards bench wheel clean
+.PHONY: help setup run test lint format test-fast test-live endurance floods fuzz boards bench wheel lock sbom \
+	audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,12 +55,13 @@ fuzz: setup ## invented traffic into every reader, for FUZZ_SECONDS (120)
 lab: setup # what the live tests need of Debian's packages
 	@if [ "$$(id -u)" = 0 ]; then $(BIN)/python -m tests.lab.packages; fi
 
-lint: setup ## ruff, formatter, mypy --strict, import-linter
+lint: setup ## ruff, formatter, mypy --strict, import-linter, and whether the locks are up to date
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy --explicit-package-bases tests scripts
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/lock.py --check
 
 format: setup ## put every file in the formatter's shape
 	$(BIN)/ruff check --fix
@@ -70,6 +75,25 @@ bench: setup lab ## measure, and hold it against the goals (20 minutes)
 
 wheel: setup ## build the wheel into dist/
 	$(BIN)/python -m pip --quiet wheel --no-deps --wheel-dir dist .
+
+lock: setup ## write anew which packages, by hash, the container has (deploy/*.lock); needs the network
+	$(BIN)/python scripts/lock.py
+
+sbom: setup ## list what the container has of Python's packages: dist/sbom.cdx.json, CycloneDX; needs the network
+	@mkdir -p dist
+	@rm -rf build/sbom
+	@$(BIN)/uv venv --quiet --python $(PYTHON) build/sbom
+	$(BIN)/uv pip install --quiet --python build/sbom --require-hashes --requirement deploy/requirements.lock
+	$(BIN)/uv tool run --quiet --from $(CYCLONEDX) cyclonedx-py environment --pyproject pyproject.toml \
+		--output-reproducible --output-file dist/sbom.cdx.json build/sbom
+
+audit: setup ## ask whether a locked package has a known vulnerability; needs the network
+	@for lock in deploy/requirements.lock deploy/build.lock; do \
+		echo "$$lock:"; \
+		$(BIN)/uv tool run --quiet $(PIP_AUDIT) --strict --require-hashes --disable-pip \
+			--progress-spinner off --requirement $$lock \
+			|| { echo "make audit: not passed: a vulnerability, or the service that knows them could not be asked" >&2; exit 1; }; \
+	done
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build

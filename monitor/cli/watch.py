@@ -81,6 +81,13 @@ def _load_config(context: click.Context, _: click.Parameter, path: str | None) -
     help="Append a JSON record of each session to this file, or to standard output (-). SIGHUP reopens the "
     "file. [default: no records]",
 )
+@click.option(
+    "--web-config",
+    metavar="FILE.yml",
+    show_envvar=True,
+    help="TLS and passwords for /metrics: a web configuration file, as Prometheus' exporters have. SIGHUP "
+    "reads it and its certificates anew. [default: plain HTTP, open to all]",
+)
 @ports_option
 @local_network_option(
     "A network that is ours, beside this host's own addresses: it decides inbound or outbound. "
@@ -102,6 +109,7 @@ def command(
     probe: str,
     listen: tuple[str, int],
     records: str | None,
+    web_config: str | None,
     log_level: str,
     **site: Any,
 ) -> int:
@@ -120,5 +128,7 @@ def command(
 
     del config  # its callback has read it
     collect_garbage_from_here_on()
-    with Watching(WatchSettings(interface, probe, listen, records, SiteOptions(**site))) as watching:
+    with Watching(
+        WatchSettings(interface, probe, listen, records, web_config, SiteOptions(**site))
+    ) as watching:
         return watching.run()

@@ -23,6 +23,7 @@ from monitor.cli.probes import open_live_probe
 from monitor.metrics.collector import MonitorCollector
 from monitor.metrics.lag import Lag
 from monitor.metrics.server import MetricsServer
+from monitor.metrics.web.settings import WebSettings
 from monitor.records import ReaderGoneError, RecordsWriter
 from monitor.sessions.record import SessionRecord
 from monitor.sessions.table import SessionTable
@@ -44,6 +45,8 @@ class WatchSettings:
     listen: tuple[str, int]
     records: str | None
     """A path, `-`, or None for no records."""
+    web_config: str | None
+    """A path, or None for plain HTTP that is open to all."""
     site: SiteOptions
 
 
@@ -53,6 +56,7 @@ class Watching:
     def __init__(self, settings: WatchSettings) -> None:
         """Raises ProbeUnavailable or CannotBegin."""
         ports, records = settings.site.ports, settings.records
+        self._web_config = settings.web_config
         self._lag = Lag()
         self._status = DONE
         self._stop_signal: int | None = None
@@ -64,6 +68,7 @@ class Watching:
         signal.signal(signal.SIGHUP, self._ask_to_reopen)
         self._resources = ExitStack()
         with self._resources:
+            web = _web_settings(settings.web_config) if settings.web_config is not None else WebSettings()
             self._observers = Observers(settings.site, own_addresses())
             self._resources.callback(self._observers.close)
             self._probe = open_live_probe(settings.probe, settings.interfaces, ports)
@@ -71,7 +76,8 @@ class Watching:
             self._table = SessionTable(ports, self._observers.site, self._on_record, sieve=self._probe.sieve)
             if records is not None:
                 self._writer = self._open_records(records)
-            server = self._open_server(*settings.listen)
+            self._server = self._open_server(*settings.listen, web)
+            self._server.start()
             self._resources = self._resources.pop_all()
         _LOG.info(
             "watching %s on port %s with the %s probe",
@@ -79,7 +85,7 @@ class Watching:
             ", ".join(map(str, sorted(ports))),
             self._probe.name,
         )
-        _LOG.info("metrics are at %s", server.url)
+        _LOG.info("metrics are at %s", self._server.url)
         if records is not None:
             _LOG.info("session records go to %s", "standard output" if records == "-" else records)
 
@@ -157,6 +163,8 @@ class Watching:
 
     def _reopen(self) -> None:
         self._observers.reload()
+        if self._web_config is not None:
+            self._read_web_config_anew(self._web_config)
         if self._writer is not None:
             self._writer.reopen()
             _LOG.info("records reopened")
@@ -177,10 +185,20 @@ class Watching:
         self._resources.callback(writer.close)
         return writer
 
-    def _open_server(self, host: str, port: int) -> MetricsServer:
+    def _read_web_config_anew(self, path: str) -> None:
+        from monitor.metrics.web.config import WebConfigError, load  # noqa: PLC0415
+
+        try:
+            self._server.replace(load(path))
+        except WebConfigError as error:
+            _LOG.warning("%s; going on with what was read before", error)
+        else:
+            _LOG.info("web configuration read anew")
+
+    def _open_server(self, host: str, port: int, web: WebSettings) -> MetricsServer:
         try:
             collector = MonitorCollector(self._observers, self._probe, self._table, self._lag)
-            server = MetricsServer(host, port, collector)
+            server = MetricsServer(host, port, collector, web)
         except OSError as error:
             where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             raise CannotBegin(
@@ -188,6 +206,15 @@ class Watching:
             ) from error
         self._resources.callback(server.stop)
         return server
+
+
+def _web_settings(path: str) -> WebSettings:
+    from monitor.metrics.web.config import WebConfigError, load  # noqa: PLC0415  (YAML is for who has a file)
+
+    try:
+        return load(path)
+    except WebConfigError as error:
+        raise CannotBegin(str(error)) from error
 
 
 def own_addresses() -> list[str]:

@@ -1,195 +1,325 @@
-"""/metrics over HTTP: cheroot, kept on a short lead.
+"""/metrics over HTTP and HTTPS: one thread, one event loop, and a bound on all that a client can hold.
 
-cheroot hands a new connection to a worker thread at once, which then waits for the request: as many idle
-connections as workers stop every scrape until they time out. Here a connection waits in cheroot's selector,
-without a thread, until its request has arrived whole. Who hasn't sent one within `REQUEST_SECONDS` is closed;
-over `WAITING_MAX` the one that has waited longest is. So a worker is busy only while it answers.
+A connection is a coroutine, so who says nothing, or drips, or never reads, holds no thread and stops
+nobody, not in a TLS handshake either. It has `REQUEST_SECONDS` for the handshake and its request,
+`ANSWER_SECONDS` for the answer; where there are too many, those that have waited longest go. One request a
+connection, since scrapes are seconds apart.
 """
 
+import asyncio
 import logging
+import os
 import socket
-import time
-from collections.abc import Callable, Iterable
+import ssl
+import struct
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from html import escape
-from importlib.metadata import version
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from functools import partial
+from http import HTTPStatus
 from threading import Thread
-from typing import Any, Final
-from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+from typing import Any, Final, TypeVar
 
-from cheroot import wsgi
-from cheroot.server import HTTPConnection
-from prometheus_client import make_wsgi_app
+import h11
 
-from monitor.metrics.collector import MonitorCollector, registry_of
+from monitor.metrics.collector import MonitorCollector
+from monitor.metrics.pages import Answer, Pages
+from monitor.metrics.web.gate import Gate
+from monitor.metrics.web.settings import WebSettings
+from monitor.metrics.web.tls import names_in
 
-WORKERS: Final = 4  # a scrape is some milliseconds of one core, and there is rarely more than one scraper
-QUEUE_MAX: Final = 64  # whole requests that wait for a worker; those over it are answered 503
-WAITING_MAX: Final = 256  # a quarter of the usual limit of 1,024 open files
 REQUEST_SECONDS: Final = 5  # half of Prometheus' default scrape time-out
+ANSWER_SECONDS: Final = 10  # Prometheus' default scrape time-out: nobody waits longer
+WAITING_MAX: Final = 192  # connections whose request has not come yet
+ANSWERED_MAX: Final = 64  # those that are being answered; both are a quarter of the usual 1,024 open files
 HEADER_BYTES_MAX: Final = 8192  # what nginx and Apache allow
+BACKLOG: Final = 128
+
+_RETRY_SECONDS: Final = 1  # after the kernel could not give us a connection
+
+_UNASKED_READS_MAX: Final = 8
+"""What a client may go on sending after its request, in times of `HEADER_BYTES_MAX`: closed with some of it
+unread, the kernel would throw away the answer, too."""
+
+_TLS_RECORD_BYTES: Final = 16_384  # RFC 8446 section 5.1
+
+_T = TypeVar("_T")
 
 _LOG: Final = logging.getLogger(__name__)
 
-_LANDING_PAGE: Final = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>smtp-horizon</title></head>
-<body><h1>smtp-horizon {version}</h1>
-<p>How much of your mail is beyond the reach of a stream watcher?</p>
-<p><a href="/metrics">Metrics</a></p></body></html>
-"""
-
 
 class MetricsServer:
-    """Serves a collector until it is stopped."""
+    """Serves a collector from `start` to `stop`."""
 
-    def __init__(self, host: str, port: int, collector: MonitorCollector) -> None:
+    def __init__(
+        self, host: str, port: int, collector: MonitorCollector, web: WebSettings | None = None
+    ) -> None:
         """Binds and listens. Raises OSError where that can't be done; port 0 takes any free one."""
-        application = metrics_application(collector)
-        self._server = _Server(
-            (host, port),
-            application,
-            numthreads=WORKERS,
-            max=WORKERS,
-            server_name="smtp-horizon",
-            request_queue_size=128,
-            timeout=REQUEST_SECONDS,
-            accepted_queue_size=QUEUE_MAX,
-            accepted_queue_timeout=1,
-            shutdown_timeout=1,
-        )
-        try:
-            self._server.prepare()
-        except OSError as error:
-            raise self._server.bind_error or error from None
-        self._thread = Thread(target=self._server.serve, name="metrics-server", daemon=True)
-        self._thread.start()
+        self._listener = _listen(host, port)
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_log_unexpected)
+        self._pages = Pages(collector)
+        self._thread = Thread(target=self._run, name="metrics-server", daemon=True)
+        self._serving: asyncio.Task[None] | None = None
+        # Of both, the longest waiting first.
+        self._waiting: dict[asyncio.Task[None], None] = {}
+        self._answered: dict[asyncio.Task[None], None] = {}
+        self._gate = Gate()
+        self._apply(web or WebSettings())
 
     @property
     def url(self) -> str:
-        host, port = self._server.bind_addr
-        return f"http://[{host}]:{port}/metrics" if ":" in host else f"http://{host}:{port}/metrics"
+        host, port = self._listener.getsockname()[:2]
+        scheme = "https" if self._web.tls is not None else "http"
+        return f"{scheme}://[{host}]:{port}/metrics" if ":" in host else f"{scheme}://{host}:{port}/metrics"
+
+    def start(self) -> None:
+        """Connections that came before it have waited in the kernel."""
+        self._serving = self._loop.create_task(self._serve())
+        self._thread.start()
+
+    def replace(self, web: WebSettings) -> None:
+        """For the connections that come from now on. May be called from any thread."""
+        self._loop.call_soon_threadsafe(self._apply, web)
 
     def stop(self) -> None:
-        self._server.stop()
-        self._thread.join()
+        """Answers that are on their way are cut. May be called without start."""
+        if self._serving is not None:
+            self._loop.call_soon_threadsafe(self._serving.cancel)
+            self._thread.join()
+        self._listener.close()
+        self._loop.close()
 
+    def _apply(self, web: WebSettings) -> None:
+        self._web = web
+        self._gate.replace(web)
 
-def metrics_application(collector: MonitorCollector) -> WSGIApplication:
-    """GET and HEAD of `/metrics` and of a landing page; nothing else is there."""
-    metrics = make_wsgi_app(registry_of(collector, with_process=True))
-    landing_page = _LANDING_PAGE.format(version=escape(version("smtp-horizon"))).encode()
+    def _run(self) -> None:
+        with suppress(asyncio.CancelledError):
+            self._loop.run_until_complete(self._serving or self._serve())
 
-    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        status, headers, body = _respond(environ, metrics, landing_page)
-        start_response(status, [*headers, ("Content-Length", str(len(body)))])
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
-
-    return application
-
-
-_Response = tuple[str, list[tuple[str, str]], bytes]
-
-
-def _respond(environ: WSGIEnvironment, metrics: Callable[..., Any], landing_page: bytes) -> _Response:
-    text = ("Content-Type", "text/plain; charset=utf-8")
-    if environ["PATH_INFO"] not in ("/", "/metrics"):
-        return "404 Not Found", [text], b"Not found: metrics are at /metrics\n"
-    if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-        return "405 Method Not Allowed", [text, ("Allow", "GET, HEAD")], b"Only GET and HEAD\n"
-    if environ["PATH_INFO"] == "/":
-        return "200 OK", [("Content-Type", "text/html; charset=utf-8")], landing_page
-
-    answer: list[Any] = []
-    # prometheus_client's application knows no HEAD.
-    body = b"".join(metrics({**environ, "REQUEST_METHOD": "GET"}, lambda *args: answer.extend(args)))
-    status, headers = answer
-    return status, headers, body
-
-
-class _Server(wsgi.Server):
-    expiration_interval = 0.5  # how often idle connections are looked at
-    keep_alive_conn_limit = 0  # one request a connection: scrapes are seconds apart
-    max_request_header_size = HEADER_BYTES_MAX
-    max_request_body_size = 1  # 0 would mean no limit; GET and HEAD have no body
-    bind_error: OSError | None = None
-
-    def prepare(self) -> None:
-        # Connections that wait for their request, and since when, the longest waiting first. Only the
-        # selector's thread touches it.
-        self._waiting: dict[HTTPConnection, float] = {}
-        super().prepare()
-
-    def bind(self, family: int, type: int, proto: int = 0) -> socket.socket:  # noqa: A002  (cheroot's name)
-        """Keeps the error itself, of which cheroot passes on only the text."""
+    async def _serve(self) -> None:
+        is_short = False
         try:
-            bound: socket.socket = super().bind(family, type, proto)
-        except OSError as error:
-            self.bind_error = error
-            raise
-        return bound
+            while True:
+                try:
+                    connection, address = await self._loop.sock_accept(self._listener)
+                except ConnectionAbortedError:
+                    continue  # the client has gone before it was accepted
+                except OSError as error:  # no descriptor or no memory for it
+                    if not is_short:
+                        _LOG.warning("metrics server: no new connections for now: %s", error.strerror)
+                    is_short = True
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    continue
+                is_short = False
+                self._admit(connection, address[0])
+                await asyncio.sleep(0)  # the others' turn, however many connections come
+        finally:
+            still_open = [*self._waiting, *self._answered]
+            for task in still_open:
+                task.cancel()
+            await asyncio.gather(*still_open, return_exceptions=True)
 
-    @staticmethod
-    def bind_socket(socket_: socket.socket, bind_addr: tuple[str, int]) -> socket.socket:
+    def _admit(self, connection: socket.socket, address: str) -> None:
+        client = _Client(self._loop, connection)
+        task = self._loop.create_task(self._converse(client, address))
+        task.add_done_callback(partial(self._forget, client))
+        _put(task, self._waiting, WAITING_MAX)
+
+    def _request_has_come(self) -> None:
+        # A method of its own: a coroutine whose frame holds its own task would be there until Python looks
+        # for garbage.
+        task = asyncio.current_task()
+        assert task is not None
+        self._waiting.pop(task, None)
+        _put(task, self._answered, ANSWERED_MAX)
+
+    def _forget(self, client: "_Client", task: asyncio.Task[None]) -> None:
+        client.abort()
+        self._waiting.pop(task, None)
+        self._answered.pop(task, None)
+        if not task.cancelled() and task.exception() is not None:
+            _LOG.error("metrics server: %r", task.exception())
+
+    async def _converse(self, client: "_Client", address: str) -> None:
+        """From the connection to its end, or to where it is given up: `_forget` closes it."""
+        web = self._web
         try:
-            socket_.bind(bind_addr)
-        except OSError:
-            socket_.close()
-            raise
-        return socket_
-
-    def process_conn(self, conn: HTTPConnection) -> None:
-        """Called in the selector's thread, for a connection that is new or has something to read."""
-        now = time.monotonic()
-        since = self._waiting.pop(conn, now)
-        if _has_request_arrived(conn.socket):
-            conn.socket.settimeout(REQUEST_SECONDS)
-            super().process_conn(conn)
-        elif now - since > REQUEST_SECONDS:
-            conn.close()
-        else:
-            self._forget_expired()
-            self._waiting[conn] = since
-            if len(self._waiting) > WAITING_MAX:
-                # The selector still holds it. Shut down, it becomes readable, and is closed in its turn.
-                oldest = next(iter(self._waiting))
-                del self._waiting[oldest]
-                _shut_down(oldest.socket)
-            self.put_conn(conn)
-
-    def _forget_expired(self) -> None:
-        """Those that cheroot closed for their idleness stand at the front."""
-        while self._waiting:
-            oldest = next(iter(self._waiting))
-            if oldest.socket.fileno() != -1:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                await client.begin(web.tls)
+                if web.client_names is not None and not client.names & web.client_names:
+                    _LOG.debug("metrics server: the client's certificate has no name that is allowed")
+                    return
+                request = await client.request()
+            if request is None:
                 return
-            del self._waiting[oldest]
+            self._request_has_come()
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answer = await self._answer(request, address)
+                await client.send(answer, web.headers, with_body=request.method != b"HEAD")
+        except (OSError, TimeoutError):  # ssl.SSLError is an OSError
+            return  # whoever it was has gone, does not speak TLS, or takes too long
 
-    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
-        _LOG.log(level, "metrics server: %s", msg, exc_info=traceback)
+    async def _answer(self, request: "_Request", address: str) -> Answer:
+        if request.error is not None:
+            return Answer(request.error, HTTPStatus(request.error).phrase.encode() + b"\n")
+        refusal = await self._gate.refusal(request.headers, address)
+        return refusal or await self._pages.answer(request.method, request.path, request.headers)
 
 
-def _has_request_arrived(connection: socket.socket) -> bool:
-    """Whether no worker would have to wait: the header is whole or over its bound, or the peer has closed.
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: bytes = b""
+    path: bytes = b""
+    headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    error: int | None = None
+    """The status to answer with, where it was no HTTP."""
 
-    Otherwise tells the kernel to wake the selector only when there is more than what is there already; a
-    header that comes byte by byte costs no busy loop.
+
+class _Client:
+    """One connection: bytes to a request, and an answer to bytes.
+
+    TLS is a layer of bytes over the same stream. asyncio's own takes 256 kB for each connection.
     """
-    connection.setblocking(False)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
+        self._loop = loop
+        self._connection = connection
+        self._set_reset_at_close(True)
+        self._reader = asyncio.StreamReader(limit=HEADER_BYTES_MAX, loop=loop)
+        self._writer: asyncio.StreamWriter | None = None
+        self._tls: ssl.SSLObject | None = None
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_BYTES_MAX)
+
+    async def begin(self, tls: ssl.SSLContext | None) -> None:
+        """With a TLS handshake, if there is to be one."""
+        protocol = asyncio.StreamReaderProtocol(self._reader, loop=self._loop)
+        transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, self._connection)
+        self._writer = asyncio.StreamWriter(transport, protocol, self._reader, self._loop)
+        if tls is not None:
+            self._tls = tls.wrap_bio(self._incoming, self._outgoing, server_side=True)
+            await self._over_tls(self._tls.do_handshake)
+
+    @property
+    def names(self) -> set[str]:
+        """Of its certificate."""
+        return names_in((self._tls and self._tls.getpeercert()) or {})
+
+    async def request(self) -> _Request | None:
+        """None: it has closed without one."""
+        try:
+            while (event := self._http.next_event()) is h11.NEED_DATA:
+                self._http.receive_data(await self._read())
+        except h11.RemoteProtocolError as error:
+            return _Request(error=error.error_status_hint)
+        if not isinstance(event, h11.Request):
+            return None
+        return _Request(event.method, event.target.partition(b"?")[0], dict(event.headers))
+
+    async def send(self, answer: Answer, more_headers: Mapping[str, str], *, with_body: bool) -> None:
+        """Returns when the client has said that it has all of it, by closing its own side.
+
+        Not when the kernel has it: that would go on holding it for a client that never reads.
+        """
+        headers = {
+            "Server": "smtp-horizon",
+            "Date": formatdate(usegmt=True),
+            "Connection": "close",
+            "Content-Length": str(len(answer.body)),
+            **answer.headers,
+            **more_headers,
+        }
+        response = h11.Response(
+            status_code=answer.status,
+            headers=[*headers.items()],
+            reason=HTTPStatus(answer.status).phrase,
+        )
+        assert self._writer is not None
+        self._write(self._http.send(response) or b"")
+        if with_body:
+            self._write(answer.body)
+        if self._tls is not None:
+            with suppress(ssl.SSLError):  # the client's good-bye may come later, or something else
+                self._tls.unwrap()
+            self._writer.write(self._outgoing.read())
+        self._writer.write_eof()
+        for _ in range(_UNASKED_READS_MAX):
+            if not await self._reader.read(HEADER_BYTES_MAX):
+                break
+        self._set_reset_at_close(False)
+        self._writer.close()
+        await self._writer.wait_closed()
+
+    def abort(self) -> None:
+        """Lets go of it, if it has not come to its end."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+        else:
+            self._connection.close()
+
+    async def _read(self) -> bytes:
+        """Some bytes; none at the end."""
+        if self._tls is None:
+            return await self._reader.read(HEADER_BYTES_MAX)
+        return await self._over_tls(partial(self._tls.read, HEADER_BYTES_MAX))
+
+    def _write(self, data: bytes) -> None:
+        assert self._writer is not None
+        if self._tls is None:
+            self._writer.write(data)
+            return
+        for begin in range(0, len(data), _TLS_RECORD_BYTES):  # or the BIO would grow, and stay so
+            self._tls.write(data[begin : begin + _TLS_RECORD_BYTES])
+            self._writer.write(self._outgoing.read())
+
+    async def _over_tls(self, step: Callable[[], _T]) -> _T:
+        """Does it as soon as there are bytes enough. Raises ssl.SSLError."""
+        assert self._writer is not None
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                pass
+            finally:
+                self._writer.write(self._outgoing.read())  # an alert, too
+            data = await self._reader.read(HEADER_BYTES_MAX)
+            if data:
+                self._incoming.write(data)
+            else:
+                self._incoming.write_eof()
+
+    def _set_reset_at_close(self, is_on: bool) -> None:
+        """Whether the kernel forgets the connection at once, with all that it has for the client."""
+        with suppress(OSError):
+            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", is_on, 0))
+
+
+def _put(task: asyncio.Task[None], among: dict[asyncio.Task[None], None], at_most: int) -> None:
+    among[task] = None
+    if len(among) > at_most:
+        longest = next(iter(among))
+        del among[longest]
+        longest.cancel()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        waiting = connection.recv(HEADER_BYTES_MAX, socket.MSG_PEEK)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    seen_before = connection.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) - 1
-    is_closed = len(waiting) <= seen_before
-    if is_closed or b"\r\n\r\n" in waiting or len(waiting) == HEADER_BYTES_MAX:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-        return True
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(waiting) + 1)
-    return False
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        # create_server adds to the kernel's words what its caller knows already.
+        if isinstance(error, socket.gaierror) or error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno)) from error
+    listener.setblocking(False)
+    return listener
 
 
-def _shut_down(connection: socket.socket) -> None:
-    with suppress(OSError):  # gone already
-        connection.shutdown(socket.SHUT_RDWR)
+def _log_unexpected(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What asyncio has to tell of a connection, which is nobody's fault here."""
+    _LOG.debug("metrics server: %s: %r", context["message"], context.get("exception"))

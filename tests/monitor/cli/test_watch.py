@@ -199,3 +199,18 @@ def test_without_ebpf_it_captures_with_libpcap_and_says_so(
     assert "capturing with libpcap meanwhile" in said
     assert lacking in said
     assert [record["ended"] for record in _records(records)] == ["quit"]
+
+
+def test_a_web_configuration_that_is_wrong_is_one_line_and_status_2(tmp_path: Path) -> None:
+    file = tmp_path / "web.yml"
+    file.write_text("tls_server_config: {cert_file: nowhere.pem, key_file: nowhere.key}\n")
+    done = subprocess.run(
+        [PROGRAM, "watch", "--interface", "lo", "--listen", "127.0.0.1:0", "--web-config", str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert f"{tmp_path}/nowhere.pem, named in {file}: cannot be read: No such file or directory" in line

@@ -1,11 +1,13 @@
 """The metrics server, with real sockets that don't behave."""
 
 import http.client
+import os
+import resource
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -20,6 +22,7 @@ PROMPT_SECONDS = 1.0  # a scrape alone takes some 15 ms; the rest is room for a 
 @pytest.fixture
 def server(collector: MonitorCollector) -> Iterator[MetricsServer]:
     server = MetricsServer("127.0.0.1", 0, collector)
+    server.start()
     yield server
     server.stop()
 
@@ -104,7 +107,8 @@ def test_over_the_bound_the_longest_waiting_connections_go(server: MetricsServer
         ]
         assert _timed_scrape(server) < PROMPT_SECONDS
         connections[0].settimeout(2)
-        assert connections[0].recv(1) == b"", "closed by the server"
+        with pytest.raises(ConnectionResetError):
+            connections[0].recv(1)
         connections[-1].sendall(b"GET / HTTP/1.0\r\n\r\n")
         assert connections[-1].recv(100).startswith(b"HTTP/1.1 200")
 
@@ -132,7 +136,16 @@ def test_who_drips_bytes_is_closed_in_time(server: MetricsServer) -> None:
 def test_a_header_without_end_is_refused(server: MetricsServer) -> None:
     with socket.create_connection(_address(server)) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nA: " + b"x" * (HEADER_BYTES_MAX + 100))
-        assert connection.recv(100).startswith(b"HTTP/1.1 413")
+        assert connection.recv(100).startswith(b"HTTP/1.1 431")
+
+
+def test_who_sends_a_body_gets_the_whole_answer_all_the_same(server: MetricsServer) -> None:
+    with socket.create_connection(_address(server)) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n" + b"x" * 20000)
+        connection.settimeout(5)
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 405")
+    assert answer.endswith(b"Only GET and HEAD\n")
 
 
 def test_a_client_that_hangs_up_in_the_middle_of_its_request_is_forgotten(server: MetricsServer) -> None:
@@ -151,3 +164,31 @@ def test_an_ipv6_address_stands_in_brackets(collector: MonitorCollector) -> None
     server = MetricsServer("::1", 0, collector)
     assert server.url.startswith("http://[::1]:")
     server.stop()
+
+
+def test_without_a_descriptor_for_a_connection_it_waits_and_goes_on(
+    server: MetricsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    connections = [socket.socket() for _ in range(5)]
+    used = time.process_time()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))
+    taken = []
+    with suppress(OSError):
+        while True:
+            taken.append(os.dup(0))
+    try:
+        for connection in connections:
+            connection.connect(_address(server))
+        time.sleep(1.5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in taken:
+            os.close(descriptor)
+    assert time.process_time() - used < 0.5
+    assert [record.message for record in caplog.records] == [
+        "metrics server: no new connections for now: Too many open files"
+    ]
+    assert _ask(server, "GET", "/")[0] == 200
+    for connection in connections:
+        connection.close()

@@ -1,0 +1,82 @@
+"""A metrics server with a web configuration, and the real curl to ask it."""
+
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from monitor.metrics.collector import MonitorCollector
+from monitor.metrics.server import MetricsServer
+from monitor.metrics.web.config import load
+from tests.monitor.metrics.web.authority import Authority, make_authority
+
+CERTIFIED: Final = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Curled:
+    curl_status: int
+    status: int
+    """0: no HTTP answer came."""
+    headers: dict[str, str]
+    """Names in lower case."""
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    server: MetricsServer
+    file: Path
+    folder: Path
+
+    def curl(self, *options: str, path: str = "/metrics") -> Curled:
+        url = self.server.url.removesuffix("/metrics") + path
+        done = subprocess.run(
+            ["curl", "--silent", "--include", "--max-time", "20", "--cacert", "authority.pem", *options, url],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        head, _, body = done.stdout.partition("\n\n")
+        status = re.match(r"HTTP/1\.1 (\d+)", head)
+        headers = dict(line.split(": ", 1) for line in head.splitlines()[1:])
+        return Curled(
+            done.returncode,
+            int(status[1]) if status else 0,
+            {name.lower(): value for name, value in headers.items()},
+            body,
+        )
+
+    def reload(self, text: str) -> None:
+        self.file.write_text(text)
+        self.server.replace(load(str(self.file)))
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Beside it a certificate for the server: server.pem and server.key."""
+    made = make_authority(tmp_path_factory.mktemp("certificates"))
+    made.issue("server", "DNS:localhost,IP:127.0.0.1", "serverAuth")
+    return made
+
+
+@pytest.fixture
+def serve(authority: Authority, collector: MonitorCollector) -> Iterator[Callable[[str], Served]]:
+    """A web configuration's text -> a server that has it. Files are in the authority's folder."""
+    with ExitStack() as servers:
+
+        def start(text: str) -> Served:
+            file = authority.folder / "web.yml"
+            file.write_text(text)
+            server = MetricsServer("127.0.0.1", 0, collector, load(str(file)))
+            server.start()
+            servers.callback(server.stop)
+            return Served(server, file, authority.folder)
+
+        yield start
