@@ -12,6 +12,7 @@ import socket
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import Final, Self
 
@@ -19,13 +20,17 @@ import psutil
 
 from monitor.cli.main import DONE, FAILED, CannotBegin
 from monitor.cli.observers import Observers, SiteOptions
+from monitor.cli.opener import Opener
+from monitor.cli.privileges import Standing, give_up
 from monitor.cli.probes import open_live_probe
+from monitor.cli.users import User, rights_at
 from monitor.metrics.collector import MonitorCollector
 from monitor.metrics.lag import Lag
 from monitor.metrics.server import MetricsServer
 from monitor.records import ReaderGoneError, RecordsWriter
 from monitor.sessions.record import SessionRecord
 from monitor.sessions.table import SessionTable
+from probes.capabilities import Needs
 from probes.probe import CaptureInterrupted
 
 ADDRESSES_EVERY_SECONDS: Final = (
@@ -44,13 +49,15 @@ class WatchSettings:
     listen: tuple[str, int]
     records: str | None
     """A path, `-`, or None for no records."""
+    user: User
+    """Whom to go on as."""
     site: SiteOptions
 
 
 class Watching:
     """A watch from its beginning to its end; a context manager, which gives back what it took."""
 
-    def __init__(self, settings: WatchSettings) -> None:
+    def __init__(self, settings: WatchSettings, opener: Opener) -> None:
         """Raises ProbeUnavailable or CannotBegin."""
         ports, records = settings.site.ports, settings.records
         self._lag = Lag()
@@ -58,20 +65,31 @@ class Watching:
         self._stop_signal: int | None = None
         self._is_reopen_asked = False
         self._writer: RecordsWriter | None = None
+        self._opener, self._user = opener, settings.user
+        self._standing: Standing
+        """From when the probe is open."""
         # Before anything that takes time: a signal while the probe is being made is obeyed too.
         signal.signal(signal.SIGTERM, self._ask_to_stop)
         signal.signal(signal.SIGINT, self._ask_to_stop)
         signal.signal(signal.SIGHUP, self._ask_to_reopen)
         self._resources = ExitStack()
         with self._resources:
-            self._observers = Observers(settings.site, own_addresses())
+            self._observers = Observers(
+                settings.site,
+                own_addresses(),
+                open_to_read=opener.open_to_read,
+                rights_at=partial(rights_at, user=settings.user),
+            )
             self._resources.callback(self._observers.close)
-            self._probe = open_live_probe(settings.probe, settings.interfaces, ports)
+            if records is not None:
+                self._writer = self._open_records(records, opener)
+            server = self._open_server(*settings.listen)
+            self._probe = open_live_probe(settings.probe, settings.interfaces, ports, self._give_up)
             self._resources.callback(self._probe.close)
             self._table = SessionTable(ports, self._observers.site, self._on_record, sieve=self._probe.sieve)
-            if records is not None:
-                self._writer = self._open_records(records)
-            server = self._open_server(*settings.listen)
+            # Threads keep the privileges that they are born with: none before here.
+            confinement = self._standing.confinement
+            server.start(MonitorCollector(self._observers, self._probe, self._table, self._lag, confinement))
             self._resources = self._resources.pop_all()
         _LOG.info(
             "watching %s on port %s with the %s probe",
@@ -79,6 +97,7 @@ class Watching:
             ", ".join(map(str, sorted(ports))),
             self._probe.name,
         )
+        self._standing.log()
         _LOG.info("metrics are at %s", server.url)
         if records is not None:
             _LOG.info("session records go to %s", "standard output" if records == "-" else records)
@@ -167,9 +186,13 @@ class Watching:
     def _ask_to_reopen(self, _number: int, _: FrameType | None) -> None:
         self._is_reopen_asked = True
 
-    def _open_records(self, path: str) -> RecordsWriter:
+    def _give_up(self, needs: Needs) -> None:
+        self._opener.seal()
+        self._standing = give_up(self._user, needs)
+
+    def _open_records(self, path: str, opener: Opener) -> RecordsWriter:
         try:
-            writer = RecordsWriter(path)
+            writer = RecordsWriter(path, opener.open_to_append)
         except OSError as error:
             raise CannotBegin(
                 f"cannot write records to {path}: {error.strerror}; name another file with --records"
@@ -179,8 +202,7 @@ class Watching:
 
     def _open_server(self, host: str, port: int) -> MetricsServer:
         try:
-            collector = MonitorCollector(self._observers, self._probe, self._table, self._lag)
-            server = MetricsServer(host, port, collector)
+            server = MetricsServer(host, port)
         except OSError as error:
             where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             raise CannotBegin(

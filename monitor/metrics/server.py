@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from html import escape
-from importlib.metadata import version
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any, Final
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -21,7 +21,7 @@ from cheroot import wsgi
 from cheroot.server import HTTPConnection
 from prometheus_client import make_wsgi_app
 
-from monitor.metrics.collector import MonitorCollector, registry_of
+from monitor.metrics.collector import VERSION, MonitorCollector, registry_of
 
 WORKERS: Final = 4  # a scrape is some milliseconds of one core, and there is rarely more than one scraper
 QUEUE_MAX: Final = 64  # whole requests that wait for a worker; those over it are answered 503
@@ -40,14 +40,16 @@ _LANDING_PAGE: Final = """<!DOCTYPE html>
 
 
 class MetricsServer:
-    """Serves a collector until it is stopped."""
+    """Serves a collector from `start` until it is stopped.
 
-    def __init__(self, host: str, port: int, collector: MonitorCollector) -> None:
+    Binding may want privileges, and threads keep those that they are born with: so it is done in two steps.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
         """Binds and listens. Raises OSError where that can't be done; port 0 takes any free one."""
-        application = metrics_application(collector)
         self._server = _Server(
             (host, port),
-            application,
+            _nothing_yet,
             numthreads=WORKERS,
             max=WORKERS,
             server_name="smtp-horizon",
@@ -61,6 +63,12 @@ class MetricsServer:
             self._server.prepare()
         except OSError as error:
             raise self._server.bind_error or error from None
+        self._thread: Thread | None = None
+
+    def start(self, collector: MonitorCollector) -> None:
+        """Starts all threads."""
+        self._server.wsgi_app = metrics_application(collector)
+        self._server.requests.start()
         self._thread = Thread(target=self._server.serve, name="metrics-server", daemon=True)
         self._thread.start()
 
@@ -71,13 +79,18 @@ class MetricsServer:
 
     def stop(self) -> None:
         self._server.stop()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
+
+
+def _nothing_yet(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    raise AssertionError("it is not started")
 
 
 def metrics_application(collector: MonitorCollector) -> WSGIApplication:
     """GET and HEAD of `/metrics` and of a landing page; nothing else is there."""
     metrics = make_wsgi_app(registry_of(collector, with_process=True))
-    landing_page = _LANDING_PAGE.format(version=escape(version("smtp-horizon"))).encode()
+    landing_page = _LANDING_PAGE.format(version=escape(VERSION)).encode()
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         status, headers, body = _respond(environ, metrics, landing_page)
@@ -117,7 +130,12 @@ class _Server(wsgi.Server):
         # Connections that wait for their request, and since when, the longest waiting first. Only the
         # selector's thread touches it.
         self._waiting: dict[HTTPConnection, float] = {}
-        super().prepare()
+        # cheroot would start its workers here.
+        workers, self.requests = self.requests, SimpleNamespace(start=lambda: None)
+        try:
+            super().prepare()
+        finally:
+            self.requests = workers
 
     def bind(self, family: int, type: int, proto: int = 0) -> socket.socket:  # noqa: A002  (cheroot's name)
         """Keeps the error itself, of which cheroot passes on only the text."""

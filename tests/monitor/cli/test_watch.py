@@ -165,7 +165,8 @@ def test_wrong_settings_are_one_line_and_status_2(tmp_path: Path) -> None:
 @needs_root
 def test_without_privilege_it_says_what_to_do() -> None:
     # Root without a single capability: another user might not be able to read where the project lies.
-    command = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", PROGRAM, "watch"]
+    bare = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", PROGRAM, "watch"]
+    command = [*bare, "--user", "root"]
     done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == 2
     # In the words of the probe that was wanted, not of the one that was tried instead.
@@ -185,7 +186,7 @@ def test_without_ebpf_it_captures_with_libpcap_and_says_so(
         (tmp_path / "bcc.py").write_text("raise ImportError('no bcc here')\n")
         environment["PYTHONPATH"] = str(tmp_path)
     else:
-        command = ["setpriv", "--inh-caps=-all", "--bounding-set=-all,+net_raw", *command]
+        command = ["setpriv", "--inh-caps=-all", "--bounding-set=-all,+net_raw", *command, "--user", "root"]
     log, records = tmp_path / "log", tmp_path / "records.jsonl"
     command += ["--records", str(records), "--ports", str(smtp_server.port)]
     with log.open("wb") as stderr:
