@@ -8,7 +8,7 @@ import os
 import resource
 from typing import Final, NamedTuple
 
-from monitor.cli.system_calls import FilterUnavailableError, deny_what_is_not_needed
+from monitor.cli.system_calls import FilterRefusedError, deny_what_is_not_needed, why_unavailable
 from monitor.cli.users import ROOT, User
 from monitor.metrics.labels import Confinement
 from probes import capabilities
@@ -44,17 +44,19 @@ class Standing(NamedTuple):
 
 def give_up(user: User, needs: Needs) -> Standing:
     """Goes on as this user, with no capability but those needed."""
+    # It imports what filters, which perhaps lies where only root may look.
+    why_not_filtered = why_unavailable()
     if os.geteuid() == ROOT and user.uid != ROOT:
         _become(user, needs)
     capabilities.keep_only(needs.capabilities, for_programs=bool(needs.programs))
     capabilities.forbid_new_privileges()
     capabilities.forbid_dumps()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    why_not_filtered = None
-    try:
-        deny_what_is_not_needed(needs)
-    except FilterUnavailableError as reason:
-        why_not_filtered = str(reason)
+    if why_not_filtered is None:
+        try:
+            deny_what_is_not_needed(needs)
+        except FilterRefusedError as reason:
+            why_not_filtered = str(reason)
     kept = tuple(map(Capability, sorted(capabilities.permitted())))
     return Standing(user, kept, why_not_filtered)
 

@@ -67,12 +67,12 @@ _INT: Final = 0xFFFFFFFF
 """Of an argument's 64 bits, those that the kernel looks at."""
 
 
-class FilterUnavailableError(Exception):
-    """What is missing, and what mends it."""
+class FilterRefusedError(Exception):
+    """By the kernel; the message says why."""
 
 
 def why_unavailable() -> str | None:
-    """None where the module is there."""
+    """What is missing, and what mends it; None where the module is there."""
     try:
         import seccomp  # noqa: F401, PLC0415 - its absence is a finding
     except ImportError:
@@ -81,11 +81,7 @@ def why_unavailable() -> str | None:
 
 
 def deny_what_is_not_needed(needs: Needs) -> None:
-    """For this thread and those that it starts, for good, under no_new_privs. Raises
-    FilterUnavailableError."""
-    missing = why_unavailable()
-    if missing:
-        raise FilterUnavailableError(missing)
+    """For this thread and those that it starts, for good, under no_new_privs. Raises FilterRefusedError."""
     import seccomp  # noqa: PLC0415
 
     rules = _Rules(seccomp)
@@ -103,9 +99,7 @@ def deny_what_is_not_needed(needs: Needs) -> None:
     try:
         rules.load()
     except OSError as error:
-        raise FilterUnavailableError(
-            f"the kernel takes no filter of system calls ({error.strerror})"
-        ) from error
+        raise FilterRefusedError(f"the kernel takes no filter of system calls ({error.strerror})") from error
 
 
 def _deny_what_only_programs_need(rules: "_Rules", needs: Needs) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -160,6 +161,43 @@ def test_wrong_settings_are_one_line_and_status_2(tmp_path: Path) -> None:
     )
     assert "names no address" in _fails(SMTP_HORIZON_LISTEN="9825")
     assert "'tcpdump' is not one of 'auto', 'ebpf', 'pyshark'" in _fails("--probe", "tcpdump")
+
+
+@needs_root
+def test_whom_it_goes_on_as_can_be_said(start_watch: StartWatch, tmp_path: Path) -> None:
+    config = tmp_path / "settings.toml"
+    config.write_text('user = "daemon"\n')
+    watch = start_watch("--config", str(config))
+    assert "running as daemon, with no capability" in watch.log
+    assert Path(f"/proc/{watch.process.pid}/maps").owner() == "root"  # nobody else may look into its memory
+    uids = Path(f"/proc/{watch.process.pid}/status").read_text().split("Uid:")[1].split()[:4]
+    assert uids == [str(pwd.getpwnam("daemon").pw_uid)] * 4
+
+
+@needs_root
+def test_it_stays_root_only_when_told_and_warns(start_watch: StartWatch) -> None:
+    watch = start_watch("--user", "root")
+    assert "running as root, with no capability" in watch.log
+    assert "WARNING still root" in watch.log
+    assert watch.samples()['smtp_monitor_confined{by="user"}'] == 0
+
+
+@needs_root
+def test_a_user_that_there_is_not_is_one_line_and_status_2() -> None:
+    assert "there is no user 'nosuch' to go on as; adduser" in _fails("--user", "nosuch")
+
+
+@needs_root
+def test_without_libseccomp_it_goes_on_and_says_what_is_missing(
+    start_watch: StartWatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "seccomp.py").write_text("raise ImportError\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    watch = start_watch()
+    assert "WARNING system calls are not filtered" in watch.log
+    assert "apt-get install python3-seccomp" in watch.log
+    assert watch.samples()['smtp_monitor_confined{by="system_calls"}'] == 0
+    assert watch.samples()['smtp_monitor_confined{by="capabilities"}'] == 1
 
 
 @needs_root
