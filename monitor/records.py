@@ -95,20 +95,22 @@ class RecordsWriter:
             self._say_of_return()
         return True
 
-    def reopen(self) -> None:
-        """For logrotate, which has moved the file away: goes on in a new one of the same name."""
+    def reopen(self) -> bool:
+        """For logrotate, which has moved the file away: goes on in a new one of the same name. Whether it
+        does."""
         if self._path == STANDARD_OUTPUT:
-            return
+            return False
         try:
             descriptor = self._open()
         except OSError as error:
             _LOG.warning(
                 "records: cannot reopen %s: %s; going on in the old file", self._path, error.strerror
             )
-            return
+            return False
         os.close(self._descriptor)
         self._descriptor = descriptor
         self._unfinished = b""
+        return True
 
     def close(self) -> None:
         """May be called twice."""

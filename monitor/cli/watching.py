@@ -176,8 +176,7 @@ class Watching:
 
     def _reopen(self) -> None:
         self._observers.reload()
-        if self._writer is not None:
-            self._writer.reopen()
+        if self._writer is not None and self._writer.reopen():
             _LOG.info("records reopened")
 
     def _ask_to_stop(self, number: int, _: FrameType | None) -> None:

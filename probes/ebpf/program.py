@@ -86,7 +86,7 @@ class Program:
             is_refused = self._libbpf.bpf_map_lookup_elem(self._passed_by, bytes(c_uint32(0)), self._counts)
         if not is_refused:
             return Needs()
-        return Needs(frozenset({Capability.BPF, Capability.SYS_ADMIN} & in_effect()))
+        return Needs(frozenset({Capability.BPF if Capability.BPF in in_effect() else Capability.SYS_ADMIN}))
 
     def close(self) -> None:
         """May be called twice."""

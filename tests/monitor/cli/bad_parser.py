@@ -1,6 +1,6 @@
 """A process that gives its privileges up as `watch` does, and then tries what whoever owns its parser would.
 
-    python bad_parser.py [keeps_net_raw] [no_seccomp]
+    python bad_parser.py [keeps_net_raw] [keeps_bpf] [no_seccomp]
 
 as root. It prints JSON: by attempt, the name of the error, or null where it succeeded.
 """
@@ -58,6 +58,15 @@ def fork() -> None:
     os.waitpid(child, 0)
 
 
+def make_map() -> None:
+    """An array of one number, as linux/bpf.h's union bpf_attr asks for it."""
+    attributes = struct.pack("=5I", 2, 4, 4, 1, 0).ljust(72, b"\0")
+    descriptor = libc.syscall(SYS_BPF, BPF_MAP_CREATE, attributes, 72)
+    if descriptor < 0:
+        raise OSError(ctypes.get_errno(), "")
+    os.close(descriptor)
+
+
 def clone3() -> None:
     """As fork, with the flags in memory (struct clone_args, which ask for SIGCHLD)."""
     child = libc.syscall(SYS_CLONE3, struct.pack("=4Q7Q", 0, 0, 0, 0, signal.SIGCHLD, *[0] * 6), 88)
@@ -96,7 +105,11 @@ def ordinary() -> None:
 def main() -> None:
     if "no_seccomp" in sys.argv:
         sys.modules["seccomp"] = None  # type: ignore[assignment]  # so that it can't be imported
-    kept = frozenset({Capability.NET_RAW}) if "keeps_net_raw" in sys.argv else frozenset[Capability]()
+    kept = frozenset(
+        Capability[argument.removeprefix("keeps_").upper()]
+        for argument in sys.argv
+        if argument.startswith("keeps_")
+    )
     tcp, udp = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
     packets = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
     to_somebody = struct.pack("=HHiHBB8s", socket.AF_PACKET, 0x0008, 1, 0, 0, 6, bytes(8))
@@ -116,7 +129,7 @@ def main() -> None:
         "send a datagram": lambda: udp.sendto(b"secret", ("127.0.0.1", 9)),
         "send a packet": call(SYS_SENDTO, packets.fileno(), b"secret", 6, 0, to_somebody, 20),
         "promiscuous mode": lambda: packets.setsockopt(263, 1, struct.pack("=iHH8s", 1, 1, 0, bytes(8))),
-        "make a BPF map": call(SYS_BPF, BPF_MAP_CREATE, bytes(72), 72),
+        "make a BPF map": make_map,
         "ptrace": call(SYS_PTRACE, PTRACE_SEIZE, neighbour, 0, 0),
         "signal a process of the same user": lambda: os.kill(neighbour, 0),
         "name space of users": call(SYS_UNSHARE, CLONE_NEWUSER),

@@ -41,7 +41,15 @@ def test_nothing_works_that_somebody_would_try_who_owns_the_parser(filtered: dic
 def test_what_the_filter_denies_would_work_without_it(filtered: dict[str, str | None]) -> None:
     unfiltered = _outcomes("no_seccomp")
     the_users_doing = {name for name, error in unfiltered.items() if error == filtered[name]}
-    assert the_users_doing == {"read /etc/shadow", "become root", "packet socket"}
+    denied_by_the_kernel = {"read /etc/shadow", "become root", "packet socket"}
+    if Path("/proc/sys/kernel/unprivileged_bpf_disabled").read_text().strip() != "0":
+        denied_by_the_kernel.add("make a BPF map")
+    assert the_users_doing == denied_by_the_kernel
+
+
+def test_where_an_old_kernel_wants_cap_bpf_it_is_of_no_use(filtered: dict[str, str | None]) -> None:
+    assert _outcomes("keeps_bpf") == filtered
+    assert _outcomes("keeps_bpf", "no_seccomp")["make a BPF map"] is None
 
 
 def test_libpcap_may_still_make_packet_sockets_and_no_others(filtered: dict[str, str | None]) -> None:

@@ -3,12 +3,14 @@
 import json
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -198,6 +200,49 @@ def test_without_libseccomp_it_goes_on_and_says_what_is_missing(
     assert "apt-get install python3-seccomp" in watch.log
     assert watch.samples()['smtp_monitor_confined{by="system_calls"}'] == 0
     assert watch.samples()['smtp_monitor_confined{by="capabilities"}'] == 1
+
+
+@needs_root
+@pytest.mark.parametrize("file_capabilities", ["", "cap_net_admin,cap_net_raw=eip"])
+def test_pyshark_captures_as_nobody_with_a_dumpcap_that_is_a_groups(
+    file_capabilities: str, start_watch: StartWatch, smtp_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Debian has it, where root lets others than root capture: for the group wireshark alone."""
+    dumpcap = shutil.which("dumpcap")
+    if dumpcap is None or shutil.which("tshark") is None or shutil.which("setcap") is None:
+        pytest.skip("needs Debian's tshark and libcap2-bin")
+    with TemporaryDirectory(dir="/var/tmp") as folder:  # where nobody may look in
+        Path(folder).chmod(0o755)
+        copy = Path(shutil.copy(dumpcap, folder))
+        shutil.chown(copy, "root", "games")
+        copy.chmod(0o750)
+        if file_capabilities:
+            subprocess.run(["setcap", file_capabilities, copy], check=True)
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        watch = start_watch("--probe", "pyshark", "--records", "-")
+        assert "running as nobody, with CAP_NET_ADMIN and CAP_NET_RAW" in watch.log
+        smtp_server.whole_session()
+        watch.signal(signal.SIGTERM)
+        assert watch.wait() == 0
+    assert json.loads(watch.output)["ended"] == "quit"
+
+
+@needs_root
+def test_when_the_opener_is_gone_records_go_on_in_the_old_file_and_the_log_says_why(
+    start_watch: StartWatch, smtp_server: Any, tmp_path: Path, eventually: Callable[..., None]
+) -> None:
+    path = tmp_path / "records.jsonl"
+    watch = start_watch("--records", str(path))
+    children = Path(f"/proc/{watch.process.pid}/task/{watch.process.pid}/children").read_text()
+    os.kill(int(children), signal.SIGKILL)
+    watch.signal(signal.SIGHUP)
+    eventually(lambda: "cannot reopen" in watch.log)
+    assert "records reopened" not in watch.log
+    assert f"cannot reopen {path}: the process that opens files has ended; going on in the old" in watch.log
+    smtp_server.whole_session()
+    eventually(lambda: len(_records(path)) == 1)
+    watch.signal(signal.SIGTERM)
+    assert watch.wait() == 0
 
 
 @needs_root
