@@ -122,15 +122,14 @@ def may_choose(user: User, path: str) -> bool:
         if at.startswith("/proc/") and at.endswith("/fd"):
             return False  # as /dev/stdout: what whoever started us has opened, whatever the link's text is
         folder, here = os.lstat(at), os.path.join(at, part)
-        is_open_to_him = folder.st_uid == user.uid or _may_write(user, at)
+        is_open = folder.st_uid == user.uid or _may_write(user, at)
         try:
             entry = os.lstat(here)
         except OSError:  # a name that is free
-            return is_open_to_him
-        # In a sticky folder, as /tmp, everybody has only what is theirs.
-        if is_open_to_him and (
-            not folder.st_mode & stat.S_ISVTX or user.uid in (folder.st_uid, entry.st_uid)
-        ):
+            return is_open
+        # In a sticky folder, as /tmp, everybody may change only what is theirs.
+        is_sticky = folder.st_mode & stat.S_ISVTX
+        if is_open and (not is_sticky or user.uid in (folder.st_uid, entry.st_uid)):
             return True
         if stat.S_ISLNK(entry.st_mode):
             links += 1

@@ -1,6 +1,6 @@
 """A process that gives its privileges up as `watch` does, and then tries what whoever owns its parser would.
 
-    python bad_parser.py [keeps_net_raw] [keeps_bpf] [no_seccomp]
+    python bad_parser.py [keeps_net_raw] [keeps_bpf] [starts_programs] [no_seccomp]
 
 as root. It prints JSON: by attempt, the name of the error, or null where it succeeded.
 """
@@ -26,7 +26,7 @@ from monitor.cli.users import to_become
 from probes.capabilities import Capability, Needs
 
 # asm/unistd_64.h
-SYS_SENDTO, SYS_PTRACE, SYS_UNSHARE, SYS_BPF = 44, 101, 272, 321
+SYS_SENDTO, SYS_CLONE, SYS_PTRACE, SYS_UNSHARE, SYS_BPF = 44, 56, 101, 272, 321
 SYS_IO_URING_SETUP, SYS_CLONE3, SYS_OPENAT2 = 425, 435, 437
 CLONE_NEWUSER = 0x10000000
 BPF_MAP_CREATE = 0
@@ -77,6 +77,15 @@ def clone3() -> None:
     os.waitpid(child, 0)
 
 
+def clone_into_name_space() -> None:
+    child = libc.syscall(SYS_CLONE, CLONE_NEWUSER | signal.SIGCHLD, 0, 0, 0, 0)
+    if child < 0:
+        raise OSError(ctypes.get_errno(), "")
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
 def process_of_nobody() -> int:
     """It runs until its standard input is closed: until the end of this one."""
     read, _ = os.pipe()
@@ -114,7 +123,8 @@ def main() -> None:
     packets = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
     to_somebody = struct.pack("=HHiHBB8s", socket.AF_PACKET, 0x0008, 1, 0, 0, 6, bytes(8))
     neighbour = process_of_nobody()
-    give_up(to_become("nobody"), Needs(kept))
+    programs = ("/bin/true",) if "starts_programs" in sys.argv else ()
+    give_up(to_become("nobody"), Needs(kept, programs))
     attempts: dict[str, Callable[[], Any]] = {
         "read /etc/shadow": lambda: open("/etc/shadow", "rb").close(),
         "become root": lambda: os.setuid(0),
@@ -132,6 +142,7 @@ def main() -> None:
         "make a BPF map": make_map,
         "ptrace": call(SYS_PTRACE, PTRACE_SEIZE, neighbour, 0, 0),
         "signal a process of the same user": lambda: os.kill(neighbour, 0),
+        "name space of users, by clone": clone_into_name_space,
         "name space of users": call(SYS_UNSHARE, CLONE_NEWUSER),
         "io_uring": call(SYS_IO_URING_SETUP, 1, bytes(120)),
         "ordinary work": ordinary,
