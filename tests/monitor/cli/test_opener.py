@@ -177,6 +177,9 @@ def test_when_it_has_been_killed_that_is_an_error_like_any(opener: Opener, tmp_p
     with pytest.raises(OSError, match="has ended") as raised:
         opener.open_to_read(str(tmp_path))
     assert raised.value.errno == errno.EIO
+    with pytest.raises(OSError, match="has ended") as raised:
+        opener.seal()
+    assert raised.value.errno == errno.EIO  # no broken pipe, which would be a reader who has seen enough
 
 
 def test_it_ends_with_whom_it_serves(tmp_path: Path) -> None:
