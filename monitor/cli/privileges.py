@@ -14,6 +14,11 @@ from monitor.metrics.labels import Confinement
 from probes import capabilities
 from probes.capabilities import Capability, Needs
 
+_FROM_FILES: Final = (
+    "dumpcap has its privileges from its file, and would have none under a filter;"
+    " start it as root, or with CAP_NET_ADMIN and CAP_NET_RAW"
+)
+
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -46,19 +51,26 @@ def give_up(user: User, needs: Needs) -> Standing:
     """Goes on as this user, with no capability but those needed."""
     # It imports what filters, which perhaps lies where only root may look.
     why_not_filtered = why_unavailable()
+    is_all_here = needs.capabilities <= capabilities.permitted()
     if os.geteuid() == ROOT and user.uid != ROOT:
         _become(user, needs)
     capabilities.keep_only(needs.capabilities, for_programs=bool(needs.programs))
-    capabilities.forbid_new_privileges()
     capabilities.forbid_dumps()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if needs.programs and not is_all_here:
+        # As for a member of the group wireshark: dumpcap has its capabilities from its file.
+        return Standing(user, _permitted(), _FROM_FILES)
+    capabilities.forbid_new_privileges()
     if why_not_filtered is None:
         try:
             deny_what_is_not_needed(needs)
         except FilterRefusedError as reason:
             why_not_filtered = str(reason)
-    kept = tuple(map(Capability, sorted(capabilities.permitted())))
-    return Standing(user, kept, why_not_filtered)
+    return Standing(user, _permitted(), why_not_filtered)
+
+
+def _permitted() -> tuple[Capability, ...]:
+    return tuple(map(Capability, sorted(capabilities.permitted())))
 
 
 def _become(user: User, needs: Needs) -> None:

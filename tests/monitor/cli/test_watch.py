@@ -228,6 +228,42 @@ def test_pyshark_captures_as_nobody_with_a_dumpcap_that_is_a_groups(
 
 
 @needs_root
+def test_a_member_of_dumpcaps_group_captures_with_the_privileges_of_its_file(smtp_server: Any) -> None:
+    """Without root, and without a capability."""
+    dumpcap = shutil.which("dumpcap")
+    if dumpcap is None or shutil.which("tshark") is None or shutil.which("setcap") is None:
+        pytest.skip("needs Debian's tshark and libcap2-bin")
+    member = ["setpriv", "--reuid", "daemon", "--regid", "daemon", "--groups", "games"]
+    if subprocess.run([*member, PROGRAM, "--version"], capture_output=True, check=False).returncode:
+        pytest.skip("others than root may not read where the project lies")
+    with TemporaryDirectory(dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)
+        copy = Path(shutil.copy(dumpcap, folder))
+        shutil.chown(copy, "root", "games")
+        copy.chmod(0o750)
+        subprocess.run(["setcap", "cap_net_admin,cap_net_raw=eip", copy], check=True)
+        command = [*member, PROGRAM, "watch", "--probe", "pyshark", "--interface", "lo", "--records", "-"]
+        watch = subprocess.Popen(
+            [*command, "--listen", "127.0.0.1:0", "--ports", str(smtp_server.port)],
+            env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert watch.stderr is not None
+        said = b""
+        while b"session records" not in said:
+            assert watch.poll() is None, said
+            said += watch.stderr.readline()
+        smtp_server.whole_session()
+        watch.send_signal(signal.SIGTERM)
+        output, _ = watch.communicate(timeout=20)
+    assert watch.returncode == 0
+    assert json.loads(output)["ended"] == "quit"
+    assert b"running as daemon, with no capability" in said
+    assert b"system calls are not filtered: dumpcap has its privileges from its file" in said
+
+
+@needs_root
 def test_when_the_opener_is_gone_records_go_on_in_the_old_file_and_the_log_says_why(
     start_watch: StartWatch, smtp_server: Any, tmp_path: Path, eventually: Callable[..., None]
 ) -> None:
