@@ -74,7 +74,7 @@ def _filter(allowed: set[str]) -> None:
 def main() -> None:
     unit = directives()
     calls = allowed_calls(unit["SystemCallFilter"])
-    options = f"hidepid={unit['ProtectProc'][0]},subset={unit['ProcSubset'][0]}"
+    options = f"hidepid={unit['ProtectProc'][0]}"
     subprocess.run(["mount", "-t", "proc", "-o", options, "proc", "/proc"], check=True)
     names = [name.removeprefix("CAP_") for name in unit["AmbientCapabilities"][0].split()]
     assert unit["CapabilityBoundingSet"] == unit["AmbientCapabilities"]

@@ -97,6 +97,7 @@ def test_the_program_runs_under_it(tmp_path: Path) -> None:
             with urlopen(url, timeout=10) as answer:
                 metrics = answer.read().decode()
             assert metrics.count("smtp_monitor_confined{") == metrics.count("smtp_monitor_confined{by=") == 3
+            assert {"process_open_fds", "process_resident_memory_bytes"} <= set(metrics.split())
             assert not re.search(r"smtp_monitor_confined\{.*\} 0", metrics)
             (watching,) = _children(process.pid)
             records.rename(folder / "records.1")
