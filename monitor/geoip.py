@@ -17,7 +17,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, BinaryIO, Final
@@ -83,9 +83,13 @@ class GeoDatabaseError(Exception):
 class GeoDatabases:
     """One or more databases, asked as one. Not for more than one thread."""
 
-    def __init__(self, paths: Iterable[str]) -> None:
-        """In the order in which they are believed. Raises GeoDatabaseError."""
-        self._databases = [_Database(path) for path in paths]
+    def __init__(self, paths: Iterable[str], open_to_read: Callable[[str], int] | None = None) -> None:
+        """In the order in which they are believed. Raises GeoDatabaseError.
+
+        `open_to_read` gives a descriptor for a path, or raises OSError: for who may not open it himself.
+        """
+        self._open_to_read = open_to_read or _open_to_read
+        self._databases = [_Database(path, self._open_to_read) for path in paths]
         self._remembering = lru_cache(REMEMBERED_MAX)(self._locate)
 
     def locate(self, address: str) -> Location | None:
@@ -129,7 +133,7 @@ class GeoDatabases:
         problems = []
         for position, old in enumerate(self._databases):
             try:
-                new = _Database(old.path)
+                new = _Database(old.path, self._open_to_read)
             except GeoDatabaseError as error:
                 problems.append(error.problem)
             else:
@@ -151,10 +155,10 @@ class _Database:
 
     __slots__ = ("_has_ipv6", "_is_warned", "_reader", "path")
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, open_to_read: Callable[[str], int]) -> None:
         """Raises GeoDatabaseError."""
         self.path = path
-        self._reader = _read(path)
+        self._reader = _read(path, open_to_read)
         self._has_ipv6 = self._reader.metadata().ip_version == 6
         self._is_warned = False
 
@@ -187,10 +191,14 @@ def _parse(address: str) -> IPv4Address | IPv6Address | None:
     return parsed
 
 
-def _read(path: str) -> maxminddb.Reader:
+def _open_to_read(path: str) -> int:
+    # Not to wait for a writer, if it is a named pipe.
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+
+def _read(path: str, open_to_read: Callable[[str], int]) -> maxminddb.Reader:
     try:
-        # Not to wait for a writer, if it is a named pipe.
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        with open(path, "rb", opener=lambda name, _: open_to_read(name)) as file:
             _refuse_what_is_no_database(path, file)
             try:
                 return maxminddb.open_database(file, maxminddb.MODE_FD)

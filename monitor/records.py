@@ -16,6 +16,7 @@ import os
 import re
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -68,11 +69,15 @@ def _escape(character: re.Match[bytes]) -> bytes:
 class RecordsWriter:
     """Appends records to one place. Not for more than one thread, nor two programs on one file."""
 
-    def __init__(self, path: str) -> None:
-        """`path` names a file, or is `-` for standard output. Raises OSError where it can't be opened."""
+    def __init__(self, path: str, open_to_append: Callable[[str], int] | None = None) -> None:
+        """`path` names a file, or is `-` for standard output. Raises OSError where it can't be opened.
+
+        `open_to_append` gives a descriptor for a path, or raises OSError: for who may not open it himself.
+        """
         self._path = path
+        self._open_to_append = open_to_append or _open_to_append
         self._name = "standard output" if path == STANDARD_OUTPUT else path
-        self._descriptor = _open(path)
+        self._descriptor = self._open()
         self._unfinished = b""
         self._lost = 0
         self._warned_at: float | None = None
@@ -90,20 +95,22 @@ class RecordsWriter:
             self._say_of_return()
         return True
 
-    def reopen(self) -> None:
-        """For logrotate, which has moved the file away: goes on in a new one of the same name."""
+    def reopen(self) -> bool:
+        """For logrotate, which has moved the file away: goes on in a new one of the same name. Whether it
+        does."""
         if self._path == STANDARD_OUTPUT:
-            return
+            return False
         try:
-            descriptor = _open(self._path)
+            descriptor = self._open()
         except OSError as error:
             _LOG.warning(
                 "records: cannot reopen %s: %s; going on in the old file", self._path, error.strerror
             )
-            return
+            return False
         os.close(self._descriptor)
         self._descriptor = descriptor
         self._unfinished = b""
+        return True
 
     def close(self) -> None:
         """May be called twice."""
@@ -115,6 +122,15 @@ class RecordsWriter:
         if self._path != STANDARD_OUTPUT:
             os.close(self._descriptor)
         self._descriptor = -1
+
+    def _open(self) -> int:
+        if self._path == STANDARD_OUTPUT:
+            return 1
+        descriptor = self._open_to_append(self._path)
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode) and mode & stat.S_IROTH:
+            _LOG.warning("records: everybody on this machine can read %s; chmod o-r it", self._path)
+        return descriptor
 
     def _put(self, lines: bytes) -> None:
         """One write, in all but the worst case. Returns with the lines out, or begun in a pipe, which will
@@ -161,11 +177,5 @@ class RecordsWriter:
         self._lost = 0
 
 
-def _open(path: str) -> int:
-    if path == STANDARD_OUTPUT:
-        return 1
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, NEW_FILE_MODE)
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode) and mode & stat.S_IROTH:
-        _LOG.warning("records: everybody on this machine can read %s; chmod o-r it", path)
-    return descriptor
+def _open_to_append(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, NEW_FILE_MODE)

@@ -22,6 +22,8 @@ import psutil
 from monitor import streams
 from monitor.cli.main import DONE, FAILED
 from monitor.cli.parameters import ENVIRONMENT_PREFIX, ports_option
+from monitor.cli.system_calls import why_unavailable as why_no_filter
+from monitor.cli.users import NOBODY, ROOT, USER, CannotBecomeError, current, to_become
 from probes.ebpf.program import why_unavailable as ebpf_unavailable
 from probes.probe import ProbeUnavailable
 from probes.tshark.probe import why_unavailable as tshark_unavailable
@@ -88,12 +90,13 @@ def command(ports: frozenset[int]) -> int:
 
 
 def diagnose(ports: frozenset[int]) -> tuple[bool, list[Finding]]:
-    """Whether some live probe can run, and all there is to say."""
+    """Whether `watch` can run, and all there is to say."""
     live = (_ebpf(), _libpcap(), _pyshark())
-    can_watch = any(finding.state is State.FINE for finding in live)
+    privileges = _privileges()
+    can_watch = any(finding.state is State.FINE for finding in live) and privileges.state is not State.MISSING
     listening = _listeners(ports)
     mail = [*_mail_servers(ports, listening), _tls_library(listening)]
-    findings = [_system(), _program(), *live, _capture_files(), _tshark(), *mail]
+    findings = [_system(), _program(), *live, privileges, _system_calls(), _capture_files(), _tshark(), *mail]
     return can_watch, findings
 
 
@@ -138,6 +141,30 @@ def _pyshark() -> Finding:
     if reason is None:
         return Finding(State.FINE, what, "dumpcap captures")
     return Finding(State.MISSING, what, *_split(reason))
+
+
+def _privileges() -> Finding:
+    """Whom `watch` goes on as."""
+    what = "privileges"
+    try:
+        user = to_become(None)
+    except CannotBecomeError as error:
+        said, _, remedy = str(error).partition("; ")
+        return Finding(State.MISSING, what, said, remedy)
+    said = f"watch goes on as {user.name}, and gives up those that its probe can do without"
+    if user.name == NOBODY and current().uid == ROOT:
+        makes_own = f"adduser --system --group --no-create-home {USER}"
+        return Finding(State.NOTE, what, f"{said}; a user of its own is better", makes_own)
+    return Finding(State.FINE, what, said)
+
+
+def _system_calls() -> Finding:
+    what = "system calls"
+    missing = why_no_filter()
+    if missing is None:
+        return Finding(State.FINE, what, "watch filters its own, through libseccomp")
+    said, _, remedy = missing.partition("; ")
+    return Finding(State.MISSING, what, f"{said}: watch goes on without a filter", remedy)
 
 
 def _capture_files() -> Finding:

@@ -1,7 +1,7 @@
 """What looks at finished sessions, in `read` and in `watch` alike."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
@@ -39,16 +39,24 @@ class SiteOptions(Struct, frozen=True, kw_only=True):
 class Observers:
     """The site, and all that counts what happens there."""
 
-    def __init__(self, options: SiteOptions, own_addresses: Sequence[str] = ()) -> None:
-        """Raises CannotBegin."""
+    def __init__(
+        self,
+        options: SiteOptions,
+        own_addresses: Sequence[str] = (),
+        *,
+        open_to_read: Callable[[str], int] | None = None,
+        rights_at: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
+    ) -> None:
+        """`open_to_read`: see GeoDatabases. `rights_at`: takes, for as long as something is opened at a path,
+        the rights that it is to be opened with. Raises CannotBegin."""
         if options.simulate_state is not None and not options.simulate:
             raise CannotBegin("--simulate-state keeps what --simulate learns: name a greylister with that")
         self.ours = OurAddresses(options.local_network, own_addresses)
         self.peers = Peers()
         self._resources = ExitStack()
         with self._resources:
-            self._geo = self._open_databases(options)
-            self.simulation = self._open_simulation(options)
+            self._geo = self._open_databases(options, open_to_read)
+            self.simulation = self._open_simulation(options, rights_at)
             self._resources = self._resources.pop_all()
         countries = CountrySlots(options.countries.limit, options.countries.fixed)
         self.tally = Tally(options.ports, countries if self._geo is not None else None)
@@ -58,19 +66,23 @@ class Observers:
         else:
             self.site = Site(self.ours, greylisters, self._geo.locate)
 
-    def _open_databases(self, options: SiteOptions) -> "GeoDatabases | None":
+    def _open_databases(
+        self, options: SiteOptions, open_to_read: Callable[[str], int] | None
+    ) -> "GeoDatabases | None":
         if not options.geoip:
             return None
         from monitor.geoip import GeoDatabaseError, GeoDatabases  # noqa: PLC0415
 
         try:
-            databases = GeoDatabases(options.geoip)
+            databases = GeoDatabases(options.geoip, open_to_read)
         except GeoDatabaseError as error:
             raise CannotBegin(str(error)) from error
         self._resources.callback(databases.close)
         return databases
 
-    def _open_simulation(self, options: SiteOptions) -> "Simulation | None":
+    def _open_simulation(
+        self, options: SiteOptions, rights_at: Callable[[str], AbstractContextManager[None]]
+    ) -> "Simulation | None":
         if not options.simulate:
             return None
         from pathlib import Path  # noqa: PLC0415
@@ -82,7 +94,8 @@ class Observers:
         state = Path(options.simulate_state) if options.simulate_state is not None else None
         try:
             delay_seconds = options.simulate_delay or DELAY_SECONDS
-            simulation = Simulation(options.simulate, state, postgrey_delay_seconds=delay_seconds)
+            with rights_at(str(state)) if state is not None else nullcontext():
+                simulation = Simulation(options.simulate, state, postgrey_delay_seconds=delay_seconds)
         except SimulationStateError as error:
             raise CannotBegin(str(error)) from error
         self._resources.callback(simulation.close)

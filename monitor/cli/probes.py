@@ -1,11 +1,12 @@
 """Which probe reads or watches, by its name on the command line."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
 from monitor.cli.progress import LateProgress
+from probes.capabilities import Needs
 from probes.probe import Probe, ProbeUnavailable
 
 AUTO: Final = "auto"
@@ -37,37 +38,60 @@ def open_files_probe(
     return CaptureFilesProbe(paths, ports, progress=progress)
 
 
-def open_live_probe(name: str, interfaces: Sequence[str], ports: frozenset[int]) -> Probe:
-    """`name`: `auto`, `ebpf` or `pyshark`. Raises ProbeUnavailable.
+GiveUp = Callable[[Needs], None]
+"""Gives up all privileges but those that the probe needs."""
+
+
+def open_live_probe(name: str, interfaces: Sequence[str], ports: frozenset[int], give_up: GiveUp) -> Probe:
+    """`name`: `auto`, `ebpf` or `pyshark`. Raises ProbeUnavailable, and what `give_up` raises.
+
+    `give_up` is called once, when all is open that wants a privilege.
 
     `auto` takes libpcap where bcc is missing or the kernel has no BPF for us; without the privilege for
     either, dumpcap, which may have it; and says so. What stops all of them, as an unknown interface does, is
     told in eBPF's words: its remedy leads further.
     """
     if name == PYSHARK:
-        return _pyshark(interfaces, ports)
+        return _pyshark(interfaces, ports, give_up)
     from probes.ebpf.probe import EbpfProbe  # noqa: PLC0415
 
     try:
-        return EbpfProbe(interfaces, ports)
+        return _without_privileges(EbpfProbe(interfaces, ports), give_up)
     except ProbeUnavailable as reason:
         if name != AUTO:
             raise
         for substitute, program in ((_libpcap, "libpcap"), (_pyshark, "dumpcap and tshark")):
             with suppress(ProbeUnavailable):
-                probe = substitute(interfaces, ports)
+                probe = substitute(interfaces, ports, give_up)
                 _LOG.warning("%s; capturing with %s meanwhile", reason, program)
                 return probe
         raise
 
 
-def _libpcap(interfaces: Sequence[str], ports: frozenset[int]) -> Probe:
+class _LiveProbe(Probe, Protocol):
+    """A probe that wants its privileges to open."""
+
+    @property
+    def needs(self) -> Needs:
+        """From now on."""
+
+
+def _without_privileges(probe: _LiveProbe, give_up: GiveUp) -> Probe:
+    try:
+        give_up(probe.needs)
+    except BaseException:
+        probe.close()
+        raise
+    return probe
+
+
+def _libpcap(interfaces: Sequence[str], ports: frozenset[int], give_up: GiveUp) -> Probe:
     from probes.pcap.live import LivePcapProbe  # noqa: PLC0415
 
-    return LivePcapProbe(interfaces, ports)
+    return _without_privileges(LivePcapProbe(interfaces, ports), give_up)
 
 
-def _pyshark(interfaces: Sequence[str], ports: frozenset[int]) -> Probe:
+def _pyshark(interfaces: Sequence[str], ports: frozenset[int], give_up: GiveUp) -> Probe:
     from probes.tshark.probe import LiveTsharkProbe  # noqa: PLC0415
 
-    return LiveTsharkProbe(interfaces, ports)
+    return LiveTsharkProbe(interfaces, ports, give_up=give_up)

@@ -6,7 +6,8 @@ from typing import Any, Final
 import click
 
 from monitor.cli import settings
-from monitor.cli.main import collect_garbage_from_here_on
+from monitor.cli.main import CannotBegin, collect_garbage_from_here_on
+from monitor.cli.opener import Opener
 from monitor.cli.parameters import (
     ENVIRONMENT_PREFIX,
     ListenType,
@@ -14,6 +15,7 @@ from monitor.cli.parameters import (
     observer_options,
     ports_option,
 )
+from monitor.cli.users import CannotBecomeError, User, forget_groups, to_become
 
 DEFAULT_LISTEN: Final = "127.0.0.1:9825"
 DEFAULT_INTERFACE: Final = "any"  # a newcomer has mail on some interface, and rarely knows its name
@@ -95,6 +97,13 @@ def _load_config(context: click.Context, _: click.Parameter, path: str | None) -
 )
 @observer_options
 @click.option(
+    "--user",
+    metavar="NAME",
+    show_envvar=True,
+    help="Whom to go on as once everything is open, when started as root; root to stay root. "
+    "[default: smtp-horizon if there is one, else nobody]",
+)
+@click.option(
     "--log-level",
     type=click.Choice(LOG_LEVELS),
     default="info",
@@ -110,6 +119,7 @@ def command(
     listen: tuple[str, int],
     records: str | None,
     web_config: str | None,
+    user: str | None,
     log_level: str,
     **site: Any,
 ) -> int:
@@ -122,13 +132,26 @@ def command(
         format="%(asctime)s %(levelname)s %(message)s",
         level=logging.getLevelNamesMapping()[log_level.upper()],
     )
-    # Imported here so that --help doesn't load a web server.
-    from monitor.cli.observers import SiteOptions  # noqa: PLC0415
-    from monitor.cli.watching import Watching, WatchSettings  # noqa: PLC0415
-
     del config  # its callback has read it
-    collect_garbage_from_here_on()
-    with Watching(
-        WatchSettings(interface, probe, listen, records, web_config, SiteOptions(**site))
-    ) as watching:
-        return watching.run()
+    whom = _user(user)
+    # Before all that is imported for watching: it needs none of it.
+    with Opener.start(whom) as opener:
+        # Imported here so that --help doesn't load a web server.
+        from monitor.cli.observers import SiteOptions  # noqa: PLC0415
+        from monitor.cli.watching import Watching, WatchSettings  # noqa: PLC0415
+
+        collect_garbage_from_here_on()
+        watch_settings = WatchSettings(
+            interface, probe, listen, records, web_config, whom, SiteOptions(**site)
+        )
+        with Watching(watch_settings, opener) as watching:
+            return watching.run()
+
+
+def _user(name: str | None) -> User:
+    try:
+        user = to_become(name)
+    except CannotBecomeError as error:
+        raise CannotBegin(str(error)) from error
+    forget_groups()
+    return user

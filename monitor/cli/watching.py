@@ -10,8 +10,11 @@ import math
 import signal
 import socket
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Final, Self
 
@@ -19,7 +22,10 @@ import psutil
 
 from monitor.cli.main import DONE, FAILED, CannotBegin
 from monitor.cli.observers import Observers, SiteOptions
+from monitor.cli.opener import Opener
+from monitor.cli.privileges import Standing, give_up
 from monitor.cli.probes import open_live_probe
+from monitor.cli.users import User, rights_at
 from monitor.metrics.collector import MonitorCollector
 from monitor.metrics.lag import Lag
 from monitor.metrics.server import MetricsServer
@@ -27,6 +33,7 @@ from monitor.metrics.web.settings import WebSettings
 from monitor.records import ReaderGoneError, RecordsWriter
 from monitor.sessions.record import SessionRecord
 from monitor.sessions.table import SessionTable
+from probes.capabilities import Needs
 from probes.probe import CaptureInterrupted
 
 ADDRESSES_EVERY_SECONDS: Final = (
@@ -47,13 +54,15 @@ class WatchSettings:
     """A path, `-`, or None for no records."""
     web_config: str | None
     """A path, or None for plain HTTP that is open to all."""
+    user: User
+    """Whom to go on as."""
     site: SiteOptions
 
 
 class Watching:
     """A watch from its beginning to its end; a context manager, which gives back what it took."""
 
-    def __init__(self, settings: WatchSettings) -> None:
+    def __init__(self, settings: WatchSettings, opener: Opener) -> None:
         """Raises ProbeUnavailable or CannotBegin."""
         ports, records = settings.site.ports, settings.records
         self._web_config = settings.web_config
@@ -62,22 +71,36 @@ class Watching:
         self._stop_signal: int | None = None
         self._is_reopen_asked = False
         self._writer: RecordsWriter | None = None
+        self._opener, self._user = opener, settings.user
+        self._standing: Standing
+        """From when the probe is open."""
         # Before anything that takes time: a signal while the probe is being made is obeyed too.
         signal.signal(signal.SIGTERM, self._ask_to_stop)
         signal.signal(signal.SIGINT, self._ask_to_stop)
         signal.signal(signal.SIGHUP, self._ask_to_reopen)
         self._resources = ExitStack()
         with self._resources:
-            web = _web_settings(settings.web_config) if settings.web_config is not None else WebSettings()
-            self._observers = Observers(settings.site, own_addresses())
+            read = partial(_read_through, opener)
+            web = (
+                _web_settings(settings.web_config, read) if settings.web_config is not None else WebSettings()
+            )
+            self._observers = Observers(
+                settings.site,
+                own_addresses(),
+                open_to_read=opener.open_to_read,
+                rights_at=partial(rights_at, user=settings.user),
+            )
             self._resources.callback(self._observers.close)
-            self._probe = open_live_probe(settings.probe, settings.interfaces, ports)
+            if records is not None:
+                self._writer = self._open_records(records, opener)
+            self._server = self._open_server(*settings.listen, web)
+            self._probe = open_live_probe(settings.probe, settings.interfaces, ports, self._give_up)
             self._resources.callback(self._probe.close)
             self._table = SessionTable(ports, self._observers.site, self._on_record, sieve=self._probe.sieve)
-            if records is not None:
-                self._writer = self._open_records(records)
-            self._server = self._open_server(*settings.listen, web)
-            self._server.start()
+            # Threads keep the privileges that they are born with: none before here.
+            confinement = self._standing.confinement
+            collector = MonitorCollector(self._observers, self._probe, self._table, self._lag, confinement)
+            self._server.start(collector)
             self._resources = self._resources.pop_all()
         _LOG.info(
             "watching %s on port %s with the %s probe",
@@ -85,6 +108,7 @@ class Watching:
             ", ".join(map(str, sorted(ports))),
             self._probe.name,
         )
+        self._standing.log()
         _LOG.info("metrics are at %s", self._server.url)
         if records is not None:
             _LOG.info("session records go to %s", "standard output" if records == "-" else records)
@@ -165,8 +189,7 @@ class Watching:
         self._observers.reload()
         if self._web_config is not None:
             self._read_web_config_anew(self._web_config)
-        if self._writer is not None:
-            self._writer.reopen()
+        if self._writer is not None and self._writer.reopen():
             _LOG.info("records reopened")
 
     def _ask_to_stop(self, number: int, _: FrameType | None) -> None:
@@ -175,9 +198,13 @@ class Watching:
     def _ask_to_reopen(self, _number: int, _: FrameType | None) -> None:
         self._is_reopen_asked = True
 
-    def _open_records(self, path: str) -> RecordsWriter:
+    def _give_up(self, needs: Needs) -> None:
+        self._opener.seal()
+        self._standing = give_up(self._user, needs)
+
+    def _open_records(self, path: str, opener: Opener) -> RecordsWriter:
         try:
-            writer = RecordsWriter(path)
+            writer = RecordsWriter(path, opener.open_to_append)
         except OSError as error:
             raise CannotBegin(
                 f"cannot write records to {path}: {error.strerror}; name another file with --records"
@@ -189,7 +216,7 @@ class Watching:
         from monitor.metrics.web.config import WebConfigError, load  # noqa: PLC0415
 
         try:
-            self._server.replace(load(path))
+            self._server.replace(load(path, partial(_read_through, self._opener)))
         except WebConfigError as error:
             _LOG.warning("%s; going on with what was read before", error)
         else:
@@ -197,8 +224,7 @@ class Watching:
 
     def _open_server(self, host: str, port: int, web: WebSettings) -> MetricsServer:
         try:
-            collector = MonitorCollector(self._observers, self._probe, self._table, self._lag)
-            server = MetricsServer(host, port, collector, web)
+            server = MetricsServer(host, port, web)
         except OSError as error:
             where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             raise CannotBegin(
@@ -208,13 +234,21 @@ class Watching:
         return server
 
 
-def _web_settings(path: str) -> WebSettings:
-    from monitor.metrics.web.config import WebConfigError, load  # noqa: PLC0415  (YAML is for who has a file)
+def _web_settings(path: str, read: Callable[[Path], bytes]) -> WebSettings:
+    # YAML and bcrypt are for who has a file; and bcrypt can't be loaded any more once privileges are gone.
+    from monitor.metrics.web import passwords  # noqa: F401, PLC0415
+    from monitor.metrics.web.config import WebConfigError, load  # noqa: PLC0415
 
     try:
-        return load(path)
+        return load(path, read)
     except WebConfigError as error:
         raise CannotBegin(str(error)) from error
+
+
+def _read_through(opener: Opener, path: Path) -> bytes:
+    """The whole of a file, which may be root's alone. Raises OSError."""
+    with open(opener.open_to_read(str(path)), "rb") as file:
+        return file.read()
 
 
 def own_addresses() -> list[str]:

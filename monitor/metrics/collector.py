@@ -28,7 +28,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from importlib.metadata import version
 from itertools import accumulate
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -37,7 +37,7 @@ from prometheus_client.registry import Collector
 
 from monitor.metrics import families
 from monitor.metrics.families import Family, Kind
-from monitor.metrics.labels import DURATION_BUCKETS_SECONDS
+from monitor.metrics.labels import DURATION_BUCKETS_SECONDS, Confinement
 from monitor.metrics.lag import Lag
 from monitor.metrics.tally import Tally
 from monitor.peers import After, Peers
@@ -46,6 +46,9 @@ from probes.probe import DropSite, Probe, Restart, Verdict
 
 if TYPE_CHECKING:  # SQLite is loaded where somebody simulates
     from monitor.simulation.simulation import Simulation
+
+VERSION: Final = version("smtp-horizon")
+"""Looked up before privileges are given up: it stands in a file, perhaps in a folder that is root's."""
 
 LabelsT = TypeVar("LabelsT", bound=tuple[StrEnum, ...])
 
@@ -76,13 +79,21 @@ class MonitorCollector(Collector):
     """One scrape reads one snapshot of the tally; the rest are single integers of the capture thread, whose
     reading can't be torn."""
 
-    def __init__(self, counting: Counting, probe: Probe, table: TableCounters, lag: Lag) -> None:
+    def __init__(
+        self,
+        counting: Counting,
+        probe: Probe,
+        table: TableCounters,
+        lag: Lag,
+        confinement: Mapping[Confinement, bool] | None = None,
+    ) -> None:
         self._tally = counting.tally
         self._peers = counting.peers
         self._simulation = counting.simulation
         self._probe = probe
         self._table = table
         self._lag = lag
+        self._confinement = confinement or {}
 
     def collect(self) -> Iterable[Metric]:
         counts = self._tally.snapshot()
@@ -121,7 +132,10 @@ class MonitorCollector(Collector):
         yield self._family(
             families.CAPTURE_UP, {(name, self._probe.name): int(is_up) for name, is_up in interfaces.items()}
         )
-        build = (version("smtp-horizon"), platform.python_version())
+        yield self._family(
+            families.CONFINED, {(by.value,): int(is_so) for by, is_so in self._confinement.items()}
+        )
+        build = (VERSION, platform.python_version())
         yield self._family(families.BUILD_INFO, {build: 1})
 
     def _of_peers(self, peers: Peers) -> Iterable[Metric]:

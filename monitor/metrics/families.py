@@ -297,6 +297,12 @@ CAPTURE_UP: Final = Family(
     "Whether the interface is being captured now (1) or not (0).",
     (Label("interface", None), Label("probe", None)),
 )
+CONFINED: Final = Family(
+    "smtp_monitor_confined",
+    Kind.GAUGE,
+    "Whether the process that reads the packets has given this up (1) or not (0).",
+    (Label("by", None),),
+)
 BUILD_INFO: Final = Family(
     "smtp_monitor_build_info",
     Kind.GAUGE,
@@ -340,5 +346,6 @@ FAMILIES: Final = (
     SESSIONS_INCOMPLETE,
     RECORDS,
     CAPTURE_UP,
+    CONFINED,
     BUILD_INFO,
 )

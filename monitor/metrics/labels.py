@@ -43,6 +43,17 @@ DURATION_BUCKETS_SECONDS: Final = (
 )
 
 
+class Confinement(StrEnum):
+    """What `watch` gave up before it read a packet."""
+
+    USER = "user"
+    """It is not root."""
+    CAPABILITIES = "capabilities"
+    """It has none."""
+    SYSTEM_CALLS = "system_calls"
+    """A filter is on them."""
+
+
 class ReplyClass(StrEnum):
     """What was answered, by the reply's first digit (RFC 5321 section 4.2.1)."""
 

@@ -5,12 +5,11 @@ import gzip
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
-from importlib.metadata import version
 from typing import Final
 
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 
-from monitor.metrics.collector import MonitorCollector, registry_of
+from monitor.metrics.collector import VERSION, MonitorCollector, registry_of
 
 REST: Final = 3
 """After the metrics were rendered, as many times as long as that took. It takes some 15 ms, so who waits for
@@ -54,7 +53,7 @@ class Pages:
 
     def __init__(self, collector: MonitorCollector) -> None:
         self._registry = registry_of(collector, with_process=True)
-        landing_page = _LANDING_PAGE.format(version=escape(version("smtp-horizon"))).encode()
+        landing_page = _LANDING_PAGE.format(version=escape(VERSION)).encode()
         self._landing_page = Answer(200, landing_page, {"Content-Type": "text/html; charset=utf-8"})
         self._next: dict[tuple[str, bool], asyncio.Task[Answer]] = {}
         self._turn = asyncio.Lock()

@@ -50,16 +50,18 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class MetricsServer:
-    """Serves a collector from `start` to `stop`."""
+    """Serves a collector from `start` to `stop`.
 
-    def __init__(
-        self, host: str, port: int, collector: MonitorCollector, web: WebSettings | None = None
-    ) -> None:
+    Binding may want privileges, and a thread keeps those that it is born with: so it is done in two steps.
+    """
+
+    def __init__(self, host: str, port: int, web: WebSettings | None = None) -> None:
         """Binds and listens. Raises OSError where that can't be done; port 0 takes any free one."""
         self._listener = _listen(host, port)
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(_log_unexpected)
-        self._pages = Pages(collector)
+        self._pages: Pages
+        """From `start` on."""
         self._thread = Thread(target=self._run, name="metrics-server", daemon=True)
         self._serving: asyncio.Task[None] | None = None
         # Of both, the longest waiting first.
@@ -74,8 +76,9 @@ class MetricsServer:
         scheme = "https" if self._web.tls is not None else "http"
         return f"{scheme}://[{host}]:{port}/metrics" if ":" in host else f"{scheme}://{host}:{port}/metrics"
 
-    def start(self) -> None:
+    def start(self, collector: MonitorCollector) -> None:
         """Connections that came before it have waited in the kernel."""
+        self._pages = Pages(collector)
         self._serving = self._loop.create_task(self._serve())
         self._thread.start()
 

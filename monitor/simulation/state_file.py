@@ -2,7 +2,10 @@
 
     PATH       SQLite, 0600: digests and times
     PATH.key   32 random bytes, 0600: without them no digest can be tried out against an address
-    PATH-wal   SQLite's log, the mode of PATH; gone after an orderly end
+    PATH-wal   SQLite's log, the mode of PATH; gone after an orderly end, unless only root may look into the
+               folder: then it stays, and is read at the next start
+
+All are opened at the start, and nothing by its name after that.
 
 The key is a file of its own so that the state can be copied or handed on without it.
 """
@@ -175,6 +178,8 @@ def _open(connection: sqlite3.Connection, digests: Digests, path: Path) -> None:
     # which nobody would read packets.
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
+    # What it would put beside it for a moment: after its start the program may write no file by name.
+    connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     connection.execute(f"PRAGMA journal_size_limit = {CACHE_KIB * 1024}")
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+from probes.capabilities import Capability, in_effect
 from probes.probe import ProbeUnavailable
 
 SOURCES: Final = ("event.c", "packet.c", "handshake.c", "appetite.c", "filter.c")
@@ -28,12 +29,6 @@ SOURCES: Final = ("event.c", "packet.c", "handshake.c", "appetite.c", "filter.c"
 MAPS: Final = ("events", "flows", "asked", "handshakes", "handshake_counts", "passed_by")
 """The maps whose descriptors follow the program's, in this order."""
 _FUNCTION: Final = b"hand_up_watched"
-
-# linux/capability.h. CAP_SYS_ADMIN includes the two behind it.
-_CAP_NET_RAW: Final = 13
-_CAP_SYS_ADMIN: Final = 21
-_CAP_PERFMON: Final = 38
-_CAP_BPF: Final = 39
 
 _USE_PCAP: Final = "or let `--probe auto` capture with libpcap"
 
@@ -53,9 +48,9 @@ def main() -> None:
 def _load(folder: Path, constants: dict[str, int], ports: list[int]) -> list[int]:
     """Descriptors of the program and of MAPS. Raises ProbeUnavailable."""
     bcc = _import_bcc()
-    held = _capabilities()
+    held = in_effect()
     _check(held)
-    if not held & {_CAP_PERFMON, _CAP_SYS_ADMIN}:
+    if not held & {Capability.PERFMON, Capability.SYS_ADMIN}:
         # Without it the kernel lets no program walk through a packet's bytes: against speculative reading.
         constants["APPETITE"] = 0
     with _standard_error_kept() as said:
@@ -88,17 +83,10 @@ def _import_bcc() -> ModuleType:
     return bcc  # type: ignore[no-any-return]
 
 
-def _capabilities() -> set[int]:
-    """Those in effect."""
-    status = Path("/proc/self/status").read_text()
-    (bits,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
-    return {number for number in range(64) if bits >> number & 1}
-
-
-def _check(held: set[int]) -> None:
+def _check(held: frozenset[int]) -> None:
     """Raises ProbeUnavailable where capabilities are missing."""
-    missing = [] if _CAP_NET_RAW in held else ["CAP_NET_RAW"]
-    if not held & {_CAP_BPF, _CAP_SYS_ADMIN}:
+    missing = [] if Capability.NET_RAW in held else ["CAP_NET_RAW"]
+    if not held & {Capability.BPF, Capability.SYS_ADMIN}:
         missing.append("CAP_BPF")
     if missing:
         raise ProbeUnavailable(

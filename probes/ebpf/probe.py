@@ -79,6 +79,7 @@ class EbpfProbe:
                     f"can't capture from {interface}: {error.strerror}", "see `smtp-horizon doctor`"
                 ) from None
         self._up = {interface: tap.follow() for interface, tap in self._taps.items()}
+        self.needs = self._program.needs()
 
     @property
     def counts(self) -> PacketCounts:

@@ -1,7 +1,8 @@
 """The packet sockets that the filter hangs on, each following an interface by its name.
 
 The kernel takes a socket off its interface when that is deleted, and shows it nothing while it is down. An
-interface which comes back under its name has a new index, so the socket must be bound again.
+interface which comes back under its name has a new index, so the socket must be bound again, which needs no
+privilege.
 """
 
 import socket
@@ -12,6 +13,7 @@ from typing import Final, Protocol
 ANY: Final = "any"
 
 # asm-generic/socket.h, which Python's socket module does not hold.
+_SO_LOCK_FILTER: Final = 44
 _SO_ATTACH_BPF: Final = 50
 # linux/if_ether.h
 _ETH_P_ALL: Final = 3
@@ -19,6 +21,12 @@ _ETH_P_ALL: Final = 3
 _SIOCGIFFLAGS: Final = 0x8913
 _IFF_UP: Final = 1
 _IFREQ: Final = struct.Struct("16sH22x")
+
+
+def _attach(packets: socket.socket, program: int) -> None:
+    """For good: whoever gets hold of the socket can't take the filter off it, and see all packets."""
+    packets.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_BPF, program)
+    packets.setsockopt(socket.SOL_SOCKET, _SO_LOCK_FILTER, 1)
 
 
 class Tap(Protocol):
@@ -41,7 +49,7 @@ class InterfaceTap:
         # Protocol 0 receives nothing: no packet gets past the filter before it is there.
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_BPF, program)
+            _attach(self._socket, program)
             self._socket.bind((interface, _ETH_P_ALL))
         except OSError:
             self._socket.close()
@@ -69,7 +77,7 @@ class AnyTap:
         # Python can't bind to no interface in particular, so the socket is so from its birth.
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_BPF, program)
+            _attach(self._socket, program)
             self._forget_what_came_before_the_filter()
         except OSError:
             self._socket.close()

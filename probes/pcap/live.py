@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import pcapy
 
+from probes.capabilities import Capability, Needs
 from probes.frames import FrameDecoder
 from probes.pcap.filter import kernel_filter
 from probes.probe import HEARTBEAT_SECONDS, DropSite, PacketCounts, ProbeUnavailable
@@ -49,6 +50,8 @@ class LivePcapProbe:
 
     name = "pcap"
     sieve = None
+    needs = Needs(frozenset({Capability.NET_RAW}))
+    """For a new packet socket, when an interface comes back."""
 
     def __init__(self, interfaces: Sequence[str], ports: frozenset[int]) -> None:
         """Raises ProbeUnavailable."""

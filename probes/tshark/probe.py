@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from probes.capabilities import Capability, Needs
 from probes.pcap.filter import kernel_filter
 from probes.pcap.opening import STANDARD_INPUT, CutShort
 from probes.probe import (
@@ -169,10 +170,21 @@ class LiveTsharkProbe(_TsharkProbe):
     """
 
     def __init__(
-        self, interfaces: Sequence[str], ports: frozenset[int], *, frames_per_tshark: int = FRAMES_PER_TSHARK
+        self,
+        interfaces: Sequence[str],
+        ports: frozenset[int],
+        *,
+        give_up: Callable[[Needs], None] = lambda _: None,
+        frames_per_tshark: int = FRAMES_PER_TSHARK,
     ) -> None:
-        """Raises ProbeUnavailable."""
+        """`give_up` is called before any program is started that could have more privileges than it needs.
+
+        dumpcap's file may have both capabilities, and the kernel starts it only if both can be had.
+        Raises ProbeUnavailable, and what `give_up` raises.
+        """
         programs = Programs.find("dumpcap")
+        to_capture = frozenset({Capability.NET_ADMIN, Capability.NET_RAW})
+        give_up(Needs(to_capture, (programs.source, programs.tshark)))
         super().__init__(programs.tshark, ports, frames_per_tshark)
         expression = kernel_filter(ports)
         self._sources = [

@@ -4,12 +4,17 @@ from collections.abc import Sequence
 
 from monitor.cli import watching
 from monitor.cli.main import main
+from monitor.cli.probes import GiveUp
 from probes.pcap.live import LivePcapProbe
 
 
-def open_libpcap(name: str, interfaces: Sequence[str], ports: frozenset[int]) -> LivePcapProbe:
+def open_libpcap(
+    name: str, interfaces: Sequence[str], ports: frozenset[int], give_up: GiveUp
+) -> LivePcapProbe:
     del name
-    return LivePcapProbe(interfaces, ports)
+    probe = LivePcapProbe(interfaces, ports)
+    give_up(probe.needs)
+    return probe
 
 
 if __name__ == "__main__":

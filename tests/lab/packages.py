@@ -31,6 +31,7 @@ PROGRAMS: Final = {
     "/usr/bin/ss": "iproute2",
     "/usr/sbin/ethtool": "ethtool",
     "/usr/sbin/setcap": "libcap2-bin",
+    "/usr/bin/systemd-analyze": "systemd",
     "/usr/sbin/bpftool": "bpftool",
     "/usr/bin/jq": "jq",
     "/usr/bin/tcpserver": "ucspi-tcp",

@@ -58,6 +58,10 @@ class Process:
         assert self.status is not None
         return self.status
 
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def said(self) -> str:
         return self._log.read_text(errors="replace")
 

@@ -1,11 +1,15 @@
 """`smtp-horizon doctor`: what it says must be true of this machine."""
 
+import importlib.util
 import os
+import re
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from shutil import which
+from typing import Any
 
 import pytest
 
@@ -42,6 +46,34 @@ def test_without_privilege_watch_cannot_run_and_the_remedy_is_named() -> None:
     assert _line(text, "live capture, eBPF").startswith("missing")
     assert "mend it: sudo smtp-horizon watch" in text
     assert "cannot run here as this user; smtp-horizon read can" in text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+def test_it_names_the_user_whom_watch_goes_on_as(start_watch: Callable[..., Any]) -> None:
+    watch = start_watch()
+    (user,) = re.findall(r"running as (\S+),", watch.log)
+    assert f"goes on as {user}," in _line(_doctor()[1], "privileges")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives up privilege, which only root has")
+def test_root_who_can_become_nobody_else_is_told_so_and_so_by_watch() -> None:
+    drop = ["setpriv", "--inh-caps=-all", "--bounding-set=-setuid"]
+    done = subprocess.run([*drop, PROGRAM, "doctor"], capture_output=True, text=True, check=False)
+    line = _line(done.stdout, "privileges")
+    assert line.startswith("missing")
+    assert "CAP_SETUID missing" in line
+    assert done.returncode == 1
+    watch = subprocess.run([*drop, PROGRAM, "watch"], capture_output=True, text=True, check=False)
+    assert watch.returncode == 2
+    assert "CAP_SETUID missing" in watch.stderr
+
+
+def test_whether_system_calls_can_be_filtered_is_said(tmp_path: Path) -> None:
+    (tmp_path / "seccomp.py").write_text("raise ImportError\n")
+    line = _line(_doctor(PYTHONPATH=str(tmp_path))[1], "system calls")
+    assert line.startswith("missing")
+    if importlib.util.find_spec("seccomp"):
+        assert _line(_doctor()[1], "system calls").startswith("ok")
 
 
 def test_tshark_is_reported_as_it_is() -> None:

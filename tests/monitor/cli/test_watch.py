@@ -2,12 +2,15 @@
 
 import json
 import os
+import pwd
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -163,9 +166,126 @@ def test_wrong_settings_are_one_line_and_status_2(tmp_path: Path) -> None:
 
 
 @needs_root
+def test_whom_it_goes_on_as_can_be_said(start_watch: StartWatch, tmp_path: Path) -> None:
+    config = tmp_path / "settings.toml"
+    config.write_text('user = "daemon"\n')
+    watch = start_watch("--config", str(config))
+    assert "running as daemon, with no capability" in watch.log
+    assert Path(f"/proc/{watch.process.pid}/maps").owner() == "root"  # nobody else may look into its memory
+    uids = Path(f"/proc/{watch.process.pid}/status").read_text().split("Uid:")[1].split()[:4]
+    assert uids == [str(pwd.getpwnam("daemon").pw_uid)] * 4
+
+
+@needs_root
+def test_it_stays_root_only_when_told_and_warns(start_watch: StartWatch) -> None:
+    watch = start_watch("--user", "root")
+    assert "running as root, with no capability" in watch.log
+    assert "WARNING still root" in watch.log
+    assert watch.samples()['smtp_monitor_confined{by="user"}'] == 0
+
+
+@needs_root
+def test_a_user_that_there_is_not_is_one_line_and_status_2() -> None:
+    assert "there is no user 'nosuch' to go on as; adduser" in _fails("--user", "nosuch")
+
+
+@needs_root
+def test_without_libseccomp_it_goes_on_and_says_what_is_missing(
+    start_watch: StartWatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "seccomp.py").write_text("raise ImportError\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    watch = start_watch()
+    assert "WARNING system calls are not filtered" in watch.log
+    assert "apt-get install python3-seccomp" in watch.log
+    assert watch.samples()['smtp_monitor_confined{by="system_calls"}'] == 0
+    assert watch.samples()['smtp_monitor_confined{by="capabilities"}'] == 1
+
+
+@needs_root
+@pytest.mark.parametrize("file_capabilities", ["", "cap_net_admin,cap_net_raw=eip"])
+def test_pyshark_captures_as_nobody_with_a_dumpcap_that_is_a_groups(
+    file_capabilities: str, start_watch: StartWatch, smtp_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Debian has it, where root lets others than root capture: for the group wireshark alone."""
+    dumpcap = shutil.which("dumpcap")
+    if dumpcap is None or shutil.which("tshark") is None or shutil.which("setcap") is None:
+        pytest.skip("needs Debian's tshark and libcap2-bin")
+    with TemporaryDirectory(dir="/var/tmp") as folder:  # where nobody may look in
+        Path(folder).chmod(0o755)
+        copy = Path(shutil.copy(dumpcap, folder))
+        shutil.chown(copy, "root", "games")
+        copy.chmod(0o750)
+        if file_capabilities:
+            subprocess.run(["setcap", file_capabilities, copy], check=True)
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        watch = start_watch("--probe", "pyshark", "--records", "-")
+        assert "running as nobody, with CAP_NET_ADMIN and CAP_NET_RAW" in watch.log
+        smtp_server.whole_session()
+        watch.signal(signal.SIGTERM)
+        assert watch.wait() == 0
+    assert json.loads(watch.output)["ended"] == "quit"
+
+
+@needs_root
+def test_a_member_of_dumpcaps_group_captures_with_the_privileges_of_its_file(smtp_server: Any) -> None:
+    """Without root, and without a capability."""
+    dumpcap = shutil.which("dumpcap")
+    if dumpcap is None or shutil.which("tshark") is None or shutil.which("setcap") is None:
+        pytest.skip("needs Debian's tshark and libcap2-bin")
+    member = ["setpriv", "--reuid", "daemon", "--regid", "daemon", "--groups", "games"]
+    if subprocess.run([*member, PROGRAM, "--version"], capture_output=True, check=False).returncode:
+        pytest.skip("others than root may not read where the project lies")
+    with TemporaryDirectory(dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)
+        copy = Path(shutil.copy(dumpcap, folder))
+        shutil.chown(copy, "root", "games")
+        copy.chmod(0o750)
+        subprocess.run(["setcap", "cap_net_admin,cap_net_raw=eip", copy], check=True)
+        command = [*member, PROGRAM, "watch", "--probe", "pyshark", "--interface", "lo", "--records", "-"]
+        watch = subprocess.Popen(
+            [*command, "--listen", "127.0.0.1:0", "--ports", str(smtp_server.port)],
+            env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert watch.stderr is not None
+        said = b""
+        while b"session records" not in said:
+            assert watch.poll() is None, said
+            said += watch.stderr.readline()
+        smtp_server.whole_session()
+        watch.send_signal(signal.SIGTERM)
+        output, _ = watch.communicate(timeout=20)
+    assert watch.returncode == 0
+    assert json.loads(output)["ended"] == "quit"
+    assert b"running as daemon, with no capability" in said
+    assert b"system calls are not filtered: dumpcap has its privileges from its file" in said
+
+
+@needs_root
+def test_when_the_opener_is_gone_records_go_on_in_the_old_file_and_the_log_says_why(
+    start_watch: StartWatch, smtp_server: Any, tmp_path: Path, eventually: Callable[..., None]
+) -> None:
+    path = tmp_path / "records.jsonl"
+    watch = start_watch("--records", str(path))
+    children = Path(f"/proc/{watch.process.pid}/task/{watch.process.pid}/children").read_text()
+    os.kill(int(children), signal.SIGKILL)
+    watch.signal(signal.SIGHUP)
+    eventually(lambda: "cannot reopen" in watch.log)
+    assert "records reopened" not in watch.log
+    assert f"cannot reopen {path}: the process that opens files has ended; going on in the old" in watch.log
+    smtp_server.whole_session()
+    eventually(lambda: len(_records(path)) == 1)
+    watch.signal(signal.SIGTERM)
+    assert watch.wait() == 0
+
+
+@needs_root
 def test_without_privilege_it_says_what_to_do() -> None:
     # Root without a single capability: another user might not be able to read where the project lies.
-    command = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", PROGRAM, "watch"]
+    bare = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", PROGRAM, "watch"]
+    command = [*bare, "--user", "root"]
     done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == 2
     # In the words of the probe that was wanted, not of the one that was tried instead.
@@ -185,7 +305,7 @@ def test_without_ebpf_it_captures_with_libpcap_and_says_so(
         (tmp_path / "bcc.py").write_text("raise ImportError('no bcc here')\n")
         environment["PYTHONPATH"] = str(tmp_path)
     else:
-        command = ["setpriv", "--inh-caps=-all", "--bounding-set=-all,+net_raw", *command]
+        command = ["setpriv", "--inh-caps=-all", "--bounding-set=-all,+net_raw", *command, "--user", "root"]
     log, records = tmp_path / "log", tmp_path / "records.jsonl"
     command += ["--records", str(records), "--ports", str(smtp_server.port)]
     with log.open("wb") as stderr:

@@ -21,8 +21,8 @@ PROMPT_SECONDS = 1.0  # a scrape alone takes some 15 ms; the rest is room for a 
 
 @pytest.fixture
 def server(collector: MonitorCollector) -> Iterator[MetricsServer]:
-    server = MetricsServer("127.0.0.1", 0, collector)
-    server.start()
+    server = MetricsServer("127.0.0.1", 0)
+    server.start(collector)
     yield server
     server.stop()
 
@@ -155,13 +155,13 @@ def test_a_client_that_hangs_up_in_the_middle_of_its_request_is_forgotten(server
     assert _timed_scrape(server) < PROMPT_SECONDS
 
 
-def test_an_address_in_use_is_an_error_at_once(server: MetricsServer, collector: MonitorCollector) -> None:
+def test_an_address_in_use_is_an_error_at_once(server: MetricsServer) -> None:
     with pytest.raises(OSError, match="in use"):
-        MetricsServer(*_address(server), collector)
+        MetricsServer(*_address(server))
 
 
-def test_an_ipv6_address_stands_in_brackets(collector: MonitorCollector) -> None:
-    server = MetricsServer("::1", 0, collector)
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    server = MetricsServer("::1", 0)
     assert server.url.startswith("http://[::1]:")
     server.stop()
 

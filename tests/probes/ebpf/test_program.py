@@ -1,7 +1,10 @@
 """What the user is told where the eBPF probe can't run."""
 
+import mmap
 import os
+import platform
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +13,8 @@ import pytest
 
 from probes.ebpf import program
 from probes.ebpf.probe import EbpfProbe
-from probes.ebpf.program import why_unavailable
+from probes.ebpf.program import Program, why_unavailable
+from probes.ebpf.tap import AnyTap, InterfaceTap
 from probes.probe import ProbeUnavailable
 
 needs_root = [
@@ -18,6 +22,24 @@ needs_root = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to have something to give up"),
 ]
 SOURCES = Path(program.__file__).parent
+# asm-generic/socket.h
+SO_DETACH_FILTER, SO_ATTACH_BPF = 27, 50
+
+NEEDS = """
+import mmap
+from probes.ebpf.program import Program
+program = Program(frozenset(), mmap.PAGESIZE, flows=1024)
+{}
+print([capability.name for capability in program.needs().capabilities])
+"""
+# As a kernel before 5.19 refuses to look into a map, though that would ask for the capability. Where it is in
+# effect is not to be seen by a filter: so it is refused always.
+REFUSING = """
+import errno, seccomp
+filtering = seccomp.SyscallFilter(seccomp.ALLOW)
+filtering.add_rule(seccomp.ERRNO(errno.EPERM), "bpf", seccomp.Arg(0, seccomp.EQ, 1))
+filtering.load()
+"""
 ASK = "from probes.ebpf.program import why_unavailable as why; print(why() or 'nothing is missing')"
 
 
@@ -54,6 +76,27 @@ class TestAsRoot:
 
     def test_root_lacks_nothing(self) -> None:
         assert why_unavailable() is None
+
+    def test_a_kernel_that_shows_a_map_to_whoever_holds_it_wants_no_capability(self) -> None:
+        if tuple(map(int, platform.release().split(".")[:2])) < (5, 19):
+            pytest.skip("this kernel does not")
+        assert answer(ask=NEEDS.format("")) == "[]"
+
+    @pytest.mark.parametrize(("capability", "kept"), [("bpf", "BPF"), ("sys_admin", "SYS_ADMIN")])
+    def test_where_the_kernel_refuses_that_one_capability_is_kept(self, capability: str, kept: str) -> None:
+        pytest.importorskip("seccomp", reason="python3-seccomp is not installed")
+        prefix = with_capabilities("net_raw", capability)
+        assert answer(*prefix, ask=NEEDS.format(REFUSING)) == f"['{kept}']"
+
+    def test_nobody_can_take_the_filter_off_its_socket(self) -> None:
+        loaded = Program(frozenset(), mmap.PAGESIZE, flows=1_024)
+        for tap in (InterfaceTap("lo", loaded.descriptor), AnyTap(loaded.descriptor)):
+            with pytest.raises(PermissionError):
+                tap._socket.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+            with pytest.raises(PermissionError):
+                tap._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_BPF, loaded.descriptor)
+            tap.close()
+        loaded.close()
 
     def test_two_capabilities_are_enough(self) -> None:
         assert answer(*with_capabilities("net_raw", "bpf")) == "nothing is missing"

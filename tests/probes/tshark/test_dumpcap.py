@@ -199,7 +199,8 @@ def test_without_privilege_of_its_own_watch_takes_dumpcap_which_has_it(
     drop = ["setpriv", "--securebits=+noroot", "--inh-caps=-all", "--ambient-caps=-all"]
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     records = tmp_path / "records"
-    watch, log = start_watch(network, tmp_path, *drop, records=records, env=environment)
+    stay_root = ["--user", "root"]
+    watch, log = start_watch(network, tmp_path, *drop, options=stay_root, records=records, env=environment)
     converse(network.server, network.client, server_address(1), connections=3)
     watch.terminate()
     assert watch.wait(20) == 0

@@ -74,8 +74,8 @@ def serve(authority: Authority, collector: MonitorCollector) -> Iterator[Callabl
         def start(text: str) -> Served:
             file = authority.folder / "web.yml"
             file.write_text(text)
-            server = MetricsServer("127.0.0.1", 0, collector, load(str(file)))
-            server.start()
+            server = MetricsServer("127.0.0.1", 0, load(str(file)))
+            server.start(collector)
             servers.callback(server.stop)
             return Served(server, file, authority.folder)
 

@@ -1,0 +1,94 @@
+"""Runs a program as deploy/smtp-horizon.service would have it run, as far as that goes without systemd:
+
+    unshare --mount --pid --fork python -m tests.deploy.as_the_unit PROGRAM ARGUMENT...
+
+as root. It is another user, nobody, with the unit's ambient capabilities and bounding set; may make no memory
+executable that it can write; sees of /proc what the unit says; and has the unit's list of system calls, in
+systemd's own words.
+"""
+
+import ctypes
+import errno
+import os
+import pwd
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from probes import capabilities
+from probes.capabilities import Capability
+
+UNIT = Path(__file__).parents[2] / "deploy/smtp-horizon.service"
+# linux/prctl.h: since Linux 6.3
+PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN = 65, 1
+
+
+def directives() -> dict[str, list[str]]:
+    """Of the section [Service], in their order."""
+    found = defaultdict(list)
+    for line in UNIT.read_text().partition("[Service]\n")[2].partition("\n[Install]")[0].splitlines():
+        if line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            found[key].append(value)
+    return found
+
+
+def _calls_of(names: list[str]) -> set[str]:
+    """Sets, which begin with @, are taken apart."""
+    calls: set[str] = set()
+    for name in names:
+        if name.startswith("@"):
+            command = ["systemd-analyze", "syscall-filter", name]
+            lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[
+                1:
+            ]
+            calls |= _calls_of([line.strip() for line in lines if line.strip() and "#" not in line])
+        else:
+            calls.add(name)
+    return calls
+
+
+def allowed_calls(directive: list[str]) -> set[str]:
+    """systemd.exec(5): the first list says which way it goes, the next ones add and take away; some calls
+    are always allowed."""
+    allowed: set[str] = set()
+    for value in directive:
+        if value.startswith("~"):
+            allowed -= _calls_of(value[1:].split())
+        else:
+            allowed |= _calls_of(value.split())
+    return allowed | _calls_of(["@default"])
+
+
+def _filter(allowed: set[str]) -> None:
+    import seccomp  # noqa: PLC0415 - Debian's, and perhaps not there
+
+    filtering = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
+    for call in allowed:
+        if seccomp.resolve_syscall(seccomp.Arch(), call) >= 0:
+            filtering.add_rule(seccomp.ALLOW, call)
+    filtering.load()
+
+
+def main() -> None:
+    unit = directives()
+    calls = allowed_calls(unit["SystemCallFilter"])
+    options = f"hidepid={unit['ProtectProc'][0]}"
+    subprocess.run(["mount", "-t", "proc", "-o", options, "proc", "/proc"], check=True)
+    names = [name.removeprefix("CAP_") for name in unit["AmbientCapabilities"][0].split()]
+    assert unit["CapabilityBoundingSet"] == unit["AmbientCapabilities"]
+    nobody = pwd.getpwnam("nobody")
+    capabilities.stay_permitted_as_another_user()
+    os.setgroups([])
+    os.setresgid(nobody.pw_gid, nobody.pw_gid, nobody.pw_gid)
+    os.setresuid(nobody.pw_uid, nobody.pw_uid, nobody.pw_uid)
+    capabilities.keep_only([Capability[name] for name in names], for_programs=True)
+    capabilities.forbid_new_privileges()
+    ctypes.CDLL(None).prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0)
+    _filter(calls)
+    os.execv(sys.argv[1], sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""systemd's opinion of the unit, and the program under what the unit says."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from urllib.request import urlopen
+
+import pytest
+
+from monitor.cli import watch
+from tests.deploy.as_the_unit import UNIT, directives
+from tests.lab.packages import LabUnavailableError, ensure
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = Path(sys.executable).with_name("smtp-horizon")
+EXPOSURE_MOST = 2.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _systemd() -> None:
+    if shutil.which("systemd-analyze") is None:
+        try:
+            ensure()
+        except LabUnavailableError as reason:
+            pytest.skip(str(reason))
+
+
+def _analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = ["systemd-analyze", "--no-pager", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_it_is_exposed_as_little_as_the_documents_say() -> None:
+    said = _analyze("security", "--offline=true", UNIT).stdout
+    (exposure,) = re.findall(r"Overall exposure level for smtp-horizon.service: (\d+\.\d+)", said)
+    assert float(exposure) <= EXPOSURE_MOST
+    document = (ROOT / "deploy/README.md").read_text()
+    assert f"exposure of {exposure}" in document
+    left = re.findall(r"^✗ (\S+)", said, flags=re.M)
+    assert left
+    for directive in left:
+        assert f"`{directive}`" in document, f"nothing is said of {directive}"
+
+
+def test_systemd_finds_nothing_wrong_with_it(tmp_path: Path) -> None:
+    copy = tmp_path / UNIT.name
+    copy.write_text(UNIT.read_text().replace("/opt/smtp-horizon/bin/smtp-horizon", str(PROGRAM)))
+    verified = _analyze("verify", copy)
+    assert (verified.returncode, verified.stderr) == (0, "")
+
+
+def test_it_starts_a_command_that_there_is_and_writes_where_it_may() -> None:
+    unit = directives()
+    program, name, *arguments = unit["ExecStart"][0].split()
+    assert PurePosixPath(program).name == "smtp-horizon"
+    with watch.command.make_context(name, arguments) as context:
+        records = PurePosixPath(context.params["records"])
+    assert records.parent == PurePosixPath("/var/log") / unit["LogsDirectory"][0]
+    assert unit["LogsDirectoryMode"] == unit["StateDirectoryMode"] == ["0700"]
+
+
+@pytest.mark.live
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take what the unit takes")
+def test_the_program_runs_under_it(tmp_path: Path) -> None:
+    pytest.importorskip("seccomp", reason="python3-seccomp is not installed")
+    # Where nobody else than root can look in, pytest's folder is.
+    folder = Path("/var/tmp") / f"horizon-unit-{os.getpid()}"
+    folder.mkdir(mode=0o700)
+    shutil.chown(folder, "nobody", "nogroup")
+    log, records = tmp_path / "log", folder / "records.jsonl"
+    command = ["unshare", "--mount", "--pid", "--fork", sys.executable, "-m", "tests.deploy.as_the_unit"]
+    command += [
+        str(PROGRAM),
+        "watch",
+        "--interface",
+        "lo",
+        "--listen",
+        "127.0.0.1:0",
+        "--records",
+        str(records),
+    ]
+    command += ["--simulate", "greylite", "--simulate-state", str(folder / "state.sqlite")]
+    try:
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, stderr=output, cwd=ROOT)
+        try:
+            _await(lambda: "metrics are at" in log.read_text(), process, log)
+            assert "with the ebpf probe" in log.read_text()
+            assert "running as nobody, with no capability" in log.read_text()
+            (url,) = (word for word in log.read_text().split() if word.startswith("http://"))
+            with urlopen(url, timeout=10) as answer:
+                metrics = answer.read().decode()
+            assert metrics.count("smtp_monitor_confined{") == metrics.count("smtp_monitor_confined{by=") == 3
+            assert {"process_open_fds", "process_resident_memory_bytes"} <= set(metrics.split())
+            assert not re.search(r"smtp_monitor_confined\{.*\} 0", metrics)
+            (watching,) = _children(process.pid)
+            records.rename(folder / "records.1")
+            os.kill(watching, signal.SIGHUP)
+            _await(records.exists, process, log)
+            os.kill(watching, signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            process.wait()
+        assert "WARNING" not in log.read_text()
+        assert {path.name for path in folder.iterdir()} == {
+            *("records.1", "records.jsonl", "state.sqlite", "state.sqlite.key")
+        }
+    finally:
+        shutil.rmtree(folder)
+
+
+def _children(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def _await(condition: Callable[[], object], process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)

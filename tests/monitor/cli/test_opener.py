@@ -1,0 +1,188 @@
+"""The process that opens files: what it opens, with whose rights, and what it does not."""
+
+import errno
+import os
+import pwd
+import signal
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from monitor.cli.opener import NAME, Opener
+from monitor.cli.users import User, may_choose
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can open for another user")
+
+_NOBODY = pwd.getpwnam("nobody")
+NOBODY = User("nobody", _NOBODY.pw_uid, _NOBODY.pw_gid)
+
+
+@pytest.fixture
+def opener() -> Iterator[Opener]:
+    with Opener.start(NOBODY) as opener:
+        yield opener
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    """A folder of the user's, which he can reach."""
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        if folder.owner() == "root" and folder != Path("/tmp"):
+            folder.chmod(0o711)
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    os.chown(folder, NOBODY.uid, NOBODY.gid)
+    return folder
+
+
+def _process(opener: Opener) -> int:
+    (process,) = (
+        int(path.name) for path in Path("/proc").glob("[0-9]*") if _stat(path)[:2] == [NAME, str(os.getpid())]
+    )
+    return process
+
+
+def _stat(path: Path) -> list[str]:
+    """A process' name and parent."""
+    try:
+        text = (path / "stat").read_text()
+    except OSError:
+        return []
+    name, _, rest = text.partition("(")[2].rpartition(")")
+    return [name, rest.split()[1]]
+
+
+def test_it_opens_what_only_root_may_and_makes_new_files_for_root_alone(
+    opener: Opener, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o700)
+    descriptor = opener.open_to_append(str(tmp_path / "records"))
+    os.write(descriptor, b"a record\n")
+    os.close(descriptor)
+    status = (tmp_path / "records").stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o600, 0)
+    descriptor = opener.open_to_read(str(tmp_path / "records"))
+    assert os.read(descriptor, 100) == b"a record\n"
+    assert not os.get_inheritable(descriptor)
+    os.close(descriptor)
+
+
+def test_once_sealed_it_opens_the_same_again_and_nothing_else(opener: Opener, tmp_path: Path) -> None:
+    records, other = str(tmp_path / "records"), str(tmp_path / "other")
+    Path(other).touch()
+    os.close(opener.open_to_append(records))
+    opener.seal()
+    os.rename(records, records + ".1")
+    os.close(opener.open_to_append(records))
+    assert Path(records).exists()
+    for attempt, path in (
+        (opener.open_to_read, other),
+        (opener.open_to_append, other),
+        (opener.open_to_read, records),  # in another way
+        (opener.open_to_append, records + ".1"),
+        (opener.open_to_append, ""),
+    ):
+        with pytest.raises(PermissionError):
+            attempt(path)
+
+
+def test_what_is_missing_is_said_as_open_would(opener: Opener, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nosuch"):
+        opener.open_to_read(str(tmp_path / "nosuch"))
+
+
+def test_a_link_in_a_folder_of_the_users_leads_root_nowhere(
+    opener: Opener, theirs: Path, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("root's")
+    secret.chmod(0o600)
+    (theirs / "records").symlink_to(secret)
+    for attempt in (opener.open_to_read, opener.open_to_append):
+        with pytest.raises(PermissionError):
+            attempt(str(theirs / "records"))
+    os.close(opener.open_to_read(str(secret)))  # which it could, by its own name
+
+
+def test_in_a_folder_of_the_users_files_are_his(opener: Opener, theirs: Path) -> None:
+    os.close(opener.open_to_append(str(theirs / "records")))
+    status = (theirs / "records").stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o600, NOBODY.uid, NOBODY.gid)
+
+
+def _chown(path: Path, uid: int) -> Path:
+    os.chown(path, uid, uid)
+    return path
+
+
+def _mode(path: Path, mode: int) -> Path:
+    path.chmod(mode)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda folder: _mode(folder, 0o755) / "file", False),
+        (lambda folder: _mode(folder, 0o777) / "file", True),
+        (lambda folder: _mode(folder, 0o1777) / "free", True),
+        (lambda folder: _touched(_mode(folder, 0o1777) / "roots"), False),
+        (lambda folder: _chown(_touched(_mode(folder, 0o1777) / "his"), NOBODY.uid), True),
+        (lambda folder: _chown(folder, NOBODY.uid) / "file", True),
+        (lambda folder: _chown(folder, NOBODY.uid) / "below" / "that", True),
+        (lambda folder: _linked(folder, "/etc/passwd"), False),
+        (lambda folder: _linked(folder, "passwd"), False),
+        (lambda folder: _linked(folder, "../a/circle"), True),
+        (lambda _: Path("/proc/self/fd/1"), False),
+    ],
+)
+def test_whether_a_user_could_have_put_something_there(
+    make: Callable[[Path], Path], expected: bool, theirs: Path
+) -> None:
+    folder = theirs.parent / "folder"
+    folder.mkdir(mode=0o755)
+    assert may_choose(NOBODY, str(make(folder))) is expected
+
+
+def test_a_link_of_roots_into_a_folder_of_the_users_is_the_users(theirs: Path) -> None:
+    (theirs.parent / "link").symlink_to(theirs / "anything")
+    (theirs.parent / "links").symlink_to(theirs, target_is_directory=True)
+    assert may_choose(NOBODY, str(theirs.parent / "link"))
+    assert may_choose(NOBODY, str(theirs.parent / "links" / "anything"))
+    assert not may_choose(NOBODY, str(theirs / ".." / "anything"))
+
+
+def _touched(path: Path) -> Path:
+    path.touch()
+    return path
+
+
+def _linked(folder: Path, target: str) -> Path:
+    (folder / "circle").symlink_to("circle")
+    (folder / "link").symlink_to(target.replace("../a", str(folder)))
+    return folder / "link"
+
+
+def test_signals_for_the_whole_service_do_not_end_it(opener: Opener, tmp_path: Path) -> None:
+    os.close(opener.open_to_append(str(tmp_path / "records")))
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        os.kill(_process(opener), number)
+    os.close(opener.open_to_append(str(tmp_path / "records")))
+
+
+def test_when_it_has_been_killed_that_is_an_error_like_any(opener: Opener, tmp_path: Path) -> None:
+    os.kill(_process(opener), signal.SIGKILL)
+    with pytest.raises(OSError, match="has ended") as raised:
+        opener.open_to_read(str(tmp_path))
+    assert raised.value.errno == errno.EIO
+    with pytest.raises(OSError, match="has ended") as raised:
+        opener.seal()
+    assert raised.value.errno == errno.EIO  # no broken pipe, which would be a reader who has seen enough
+
+
+def test_it_ends_with_whom_it_serves(tmp_path: Path) -> None:
+    with Opener.start(NOBODY) as opener:
+        process = _process(opener)
+    assert not Path(f"/proc/{process}").exists()
