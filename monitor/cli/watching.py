@@ -98,6 +98,8 @@ class Watching:
             self._status = FAILED
         still_open = self._table.open_sessions
         self._table.close_all()
+        if self._writer is not None and not self._writer.close():
+            self._status = FAILED
         dropped = self._probe.counts.dropped.total()
         if dropped:
             _LOG.warning("packets lost before they could be read: %d", dropped)
@@ -125,6 +127,8 @@ class Watching:
             if self._is_reopen_asked:
                 self._is_reopen_asked = False
                 self._reopen()
+            if self._writer is not None:
+                self._follow_records(self._writer)
             if self._stop_signal is not None:
                 if drain_until == math.inf:
                     _LOG.info("ending: %s", signal.Signals(self._stop_signal).name)
@@ -149,6 +153,13 @@ class Watching:
                 self._status = FAILED
         self._observers.record(record, is_written)
 
+    def _follow_records(self, writer: RecordsWriter) -> None:
+        try:
+            writer.follow()
+        except ReaderGoneError:
+            self._status = FAILED
+            self._end_without_reader()
+
     def _end_without_reader(self) -> None:
         """Whoever reads our records has gone, as `| head` does: there is nothing to go on for."""
         if self._stop_signal is None:
@@ -169,7 +180,7 @@ class Watching:
 
     def _open_records(self, path: str) -> RecordsWriter:
         try:
-            writer = RecordsWriter(path)
+            writer = RecordsWriter(path, may_wait=False)
         except OSError as error:
             raise CannotBegin(
                 f"cannot write records to {path}: {error.strerror}; name another file with --records"
