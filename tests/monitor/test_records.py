@@ -6,9 +6,12 @@ import logging
 import os
 import resource
 import select
+import signal
+import socket
 import stat
 import subprocess
 import sys
+import tty
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -266,6 +269,44 @@ def test_what_waits_for_a_pipe_has_a_bound_and_what_goes_over_it_is_told_of_once
         writer.follow()
     assert writer.close()
     assert received == line * results.count(True)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "terminal"])
+def test_no_reader_is_waited_for_whatever_he_reads_from(
+    kind: str, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monitor.records.WAITING_BYTES", 1 << 20)
+    monkeypatch.setattr("monitor.records.LAST_WAIT_SECONDS", 0.0)
+    if kind == "pipe":
+        reader, writing = os.pipe()
+    elif kind == "socket":
+        reader, writing = (end.detach() for end in socket.socketpair())
+    else:
+        reader, writing = os.openpty()
+        tty.setraw(writing)
+    record = make_record()
+    writer = RecordsWriter("", lambda _: writing, may_wait=False)
+    previous = signal.signal(signal.SIGALRM, _fail)
+    signal.alarm(10)
+    try:
+        written = 0
+        while writer.write(record):
+            written += 1
+        assert written > (1 << 20) // len(encode(record))
+        received = _read(reader)
+        for _ in range(10_000):
+            writer.follow()
+            received += _read(reader)
+        assert writer.close()
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+        os.close(reader)
+    assert received == encode(record) * written
+
+
+def _fail(_number: int, _frame: object) -> None:
+    raise AssertionError("it waits")
 
 
 def test_the_end_waits_a_moment_for_a_reader_and_says_what_it_did_not_take(
