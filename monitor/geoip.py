@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, Final
 
 import maxminddb
 
+from monitor.files import open_to_read
 from monitor.sessions.record import Location
 
 DATABASE_BYTES_MAX: Final = 512 * 1024 * 1024
@@ -83,12 +84,12 @@ class GeoDatabaseError(Exception):
 class GeoDatabases:
     """One or more databases, asked as one. Not for more than one thread."""
 
-    def __init__(self, paths: Iterable[str], open_to_read: Callable[[str], int] | None = None) -> None:
+    def __init__(self, paths: Iterable[str], to_read: Callable[[str], int] = open_to_read) -> None:
         """In the order in which they are believed. Raises GeoDatabaseError.
 
-        `open_to_read` gives a descriptor for a path, or raises OSError: for who may not open it himself.
+        `to_read` gives a descriptor for a path, or raises OSError: for who may not open it himself.
         """
-        self._open_to_read = open_to_read or _open_to_read
+        self._open_to_read = to_read
         self._databases = [_Database(path, self._open_to_read) for path in paths]
         self._remembering = lru_cache(REMEMBERED_MAX)(self._locate)
 
@@ -155,10 +156,10 @@ class _Database:
 
     __slots__ = ("_has_ipv6", "_is_warned", "_reader", "path")
 
-    def __init__(self, path: str, open_to_read: Callable[[str], int]) -> None:
+    def __init__(self, path: str, to_read: Callable[[str], int]) -> None:
         """Raises GeoDatabaseError."""
         self.path = path
-        self._reader = _read(path, open_to_read)
+        self._reader = _read(path, to_read)
         self._has_ipv6 = self._reader.metadata().ip_version == 6
         self._is_warned = False
 
@@ -191,14 +192,9 @@ def _parse(address: str) -> IPv4Address | IPv6Address | None:
     return parsed
 
 
-def _open_to_read(path: str) -> int:
-    # Not to wait for a writer, if it is a named pipe.
-    return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-
-
-def _read(path: str, open_to_read: Callable[[str], int]) -> maxminddb.Reader:
+def _read(path: str, to_read: Callable[[str], int]) -> maxminddb.Reader:
     try:
-        with open(path, "rb", opener=lambda name, _: open_to_read(name)) as file:
+        with open(path, "rb", opener=lambda name, _: to_read(name)) as file:
             _refuse_what_is_no_database(path, file)
             try:
                 return maxminddb.open_database(file, maxminddb.MODE_FD)

@@ -2,8 +2,11 @@
 
 - One record, one line; one write for each, or for all that are given together. A line is never cut in two:
   where the disk takes only a part of a write, that part is taken back, and its records are lost whole.
-- A full disk or a broken one is a lost record and a warning, never an exception; when space returns, writing
-  goes on.
+- A full disk or a broken one is a lost record, never an exception; when space returns, writing goes on. There
+  is a warning when that begins and one when it is over.
+- A file that was deleted is made anew before the next record, and one that was moved away soon after.
+- Who must not be kept waiting does not wait for a pipe: what it has no room for waits here, up to a bound,
+  and what goes over the bound is a lost record.
 - Control characters that JSON would leave as they are come out as \\u escapes: the text of a record is from
   the wire, and people look at it in terminals.
 - A new file is readable by its owner only. A file that exists keeps its mode: logrotate, or whoever created
@@ -14,21 +17,29 @@ import errno
 import logging
 import os
 import re
+import select
 import stat
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 import msgspec
 
+from monitor.files import open_to_append, open_to_read
 from monitor.sessions.record import SessionRecord
 
 STANDARD_OUTPUT: Final = "-"
-NEW_FILE_MODE: Final = 0o600  # envelopes are personal data
-WARNING_INTERVAL_SECONDS: Final = (
-    60.0  # chosen so that a disk that is full all night doesn't fill the log too
-)
+WAITING_BYTES: Final = 16 << 20
+"""What may wait for the reader of a pipe: chosen as much as waits for us in the probe's buffer: some
+10,000 records."""
+LAST_WAIT_SECONDS: Final = 2.0
+"""How long that reader may take in the end: chosen as long as reading what was captured last may take."""
+LOOK_SECONDS: Final = 1.0
+"""How often it is looked whether the file is still there: chosen as far longer than logrotate needs to put a
+new one in its place."""
+SILENCE_SECONDS: Final = 60.0
+"""How long after one loss was told of the next is not: chosen so that a disk which is full now and then, or a
+reader who is slow, doesn't fill the log."""
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -49,8 +60,15 @@ _line: Final = bytearray()
 """Every record is encoded in here: a buffer that has to grow for each costs half as much again."""
 
 
+_REMEDIES: Final = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EAGAIN: "read faster, or write to a file",
+}
+
+
 class ReaderGoneError(Exception):
-    """Whoever read our standard output, or the pipe that we write to, has closed it."""
+    """Whoever read our standard output has closed it."""
 
 
 def encode(record: SessionRecord) -> bytes:
@@ -67,33 +85,75 @@ def _escape(character: re.Match[bytes]) -> bytes:
 
 
 class RecordsWriter:
-    """Appends records to one place. Not for more than one thread, nor two programs on one file."""
+    """Appends records to one place. For one thread.
 
-    def __init__(self, path: str, open_to_append: Callable[[str], int] | None = None) -> None:
+    Several programs may append to one file: the kernel lets in one write after the other. Only when the disk
+    is full, one may find half a line of another before its own.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        to_append: Callable[[str], int] = open_to_append,
+        to_read: Callable[[str], int] = open_to_read,
+        *,
+        may_wait: bool = True,
+    ) -> None:
         """`path` names a file, or is `-` for standard output. Raises OSError where it can't be opened.
 
-        `open_to_append` gives a descriptor for a path, or raises OSError: for who may not open it himself.
+        `to_append` and `to_read` give a descriptor for a path, or raise OSError: for who may not open it
+        himself.
+        `may_wait`: False to lose records sooner than wait for the reader of a pipe; then `follow` must be
+        called again and again.
         """
         self._path = path
-        self._open_to_append = open_to_append or _open_to_append
+        self._open_to_append, self._open_to_read = to_append, to_read
+        self._may_wait = may_wait
         self._name = "standard output" if path == STANDARD_OUTPUT else path
-        self._descriptor = self._open()
-        self._unfinished = b""
+        self._descriptor = -1
+        self._is_named_file = self._is_pipe = False
+        self._is_line_cut = False
+        """Whether the file ends in half a line."""
+        self._is_away = self._is_away_told = False
+        self._poll = select.poll()
+        self._open()
+        self._waiting = bytearray()
+        """Lines that a pipe has not taken yet. The first may have begun."""
+        self._look_at = 0.0
         self._lost = 0
-        self._warned_at: float | None = None
+        self._is_loss_told = False
+        self._told_at = -SILENCE_SECONDS
 
     def write(self, *records: SessionRecord) -> bool:
-        """Whether the records were written. Raises ReaderGoneError, and nothing else."""
+        """Whether the records were written, or wait for a pipe to take them. Raises ReaderGoneError, and
+        nothing else."""
         try:
             self._put(b"".join(map(encode, records)))
         except BrokenPipeError as error:
+            self._forget_what_waits(but=len(records))
             raise ReaderGoneError from error
         except OSError as error:
-            self._warn_of_loss(error, len(records))
+            self._count_loss(error, len(records))
             return False
         if self._lost:
-            self._say_of_return()
+            self._tell_of_return()
         return True
+
+    def follow(self) -> None:
+        """Gives a pipe what waits for it, and looks whether the file is still where it was. Raises
+        ReaderGoneError."""
+        if self._waiting:
+            try:
+                self._give_what_waits()
+            except BrokenPipeError as error:
+                self._forget_what_waits()
+                raise ReaderGoneError from error
+        elif self._is_named_file and time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_SECONDS
+            was_away, self._is_away = self._is_away, self._was_moved()
+            # At the first look it may be that somebody who rotates it is about to make the new one.
+            if was_away and self._is_away:
+                self._leave_moved_file()
 
     def reopen(self) -> bool:
         """For logrotate, which has moved the file away: goes on in a new one of the same name. Whether it
@@ -101,81 +161,168 @@ class RecordsWriter:
         if self._path == STANDARD_OUTPUT:
             return False
         try:
-            descriptor = self._open()
+            self._open()
         except OSError as error:
             _LOG.warning(
                 "records: cannot reopen %s: %s; going on in the old file", self._path, error.strerror
             )
             return False
-        os.close(self._descriptor)
-        self._descriptor = descriptor
-        self._unfinished = b""
         return True
 
-    def close(self) -> None:
-        """May be called twice."""
+    def close(self) -> bool:
+        """Whether all that was written is out. May be called twice."""
         if self._descriptor == -1:
-            return
-        if self._unfinished:
-            with suppress(OSError):
-                os.write(self._descriptor, self._unfinished)
+            return True
+        deadline = time.monotonic() + LAST_WAIT_SECONDS
+        try:
+            while self._waiting and (left_seconds := deadline - time.monotonic()) > 0:
+                self._give_what_waits(left_seconds)
+        except OSError as error:
+            _LOG.warning("records: cannot write to %s: %s", self._name, error.strerror)
+        is_all_out = not self._waiting
+        self._forget_what_waits()
+        if self._lost:
+            _LOG.warning("records: not written to %s of late: %d", self._name, self._lost)
         if self._path != STANDARD_OUTPUT:
             os.close(self._descriptor)
         self._descriptor = -1
+        return is_all_out
 
-    def _open(self) -> int:
-        if self._path == STANDARD_OUTPUT:
-            return 1
-        descriptor = self._open_to_append(self._path)
+    def _open(self) -> None:
+        """Anew, if it was open. Raises OSError; then all is as before."""
+        descriptor = 1 if self._path == STANDARD_OUTPUT else self._open_to_append(self._path)
         mode = os.fstat(descriptor).st_mode
-        if stat.S_ISREG(mode) and mode & stat.S_IROTH:
+        if self._descriptor != -1:
+            os.close(self._descriptor)
+        self._descriptor = descriptor
+        self._is_away = self._is_away_told = False
+        self._is_named_file = stat.S_ISREG(mode) and self._path != STANDARD_OUTPUT
+        self._is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
+        if not self._is_named_file:
+            return
+        self._is_line_cut = self._ends_in_half_line()
+        if self._is_line_cut:
+            _LOG.warning(
+                "records: the last line of %s is cut short, as by a power cut; going on below it", self._path
+            )
+        if mode & stat.S_IROTH:
             _LOG.warning("records: everybody on this machine can read %s; chmod o-r it", self._path)
-        return descriptor
+
+    def _ends_in_half_line(self) -> bool:
+        """False where it can't be read."""
+        try:
+            with open(self._open_to_read(self._path), "rb", buffering=0) as file:
+                if not file.seek(0, os.SEEK_END):
+                    return False
+                file.seek(-1, os.SEEK_END)
+                return file.read(1) != b"\n"
+        except OSError:
+            return False
 
     def _put(self, lines: bytes) -> None:
-        """One write, in all but the worst case. Returns with the lines out, or begun in a pipe, which will
-        get the rest before anything else; raises OSError with nothing of them left."""
-        if self._unfinished:
-            self._unfinished = self._unfinished[os.write(self._descriptor, self._unfinished) :]
-            if self._unfinished:
-                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        """Returns with the lines out, or waiting for a pipe; raises OSError with nothing of them left."""
+        if self._is_pipe and not self._may_wait:
+            if len(self._waiting) + len(lines) > WAITING_BYTES:
+                raise BlockingIOError(errno.EAGAIN, "its reader is too slow")
+            self._waiting += lines
+            self._give_what_waits()
+            return
+        if self._is_named_file and os.fstat(self._descriptor).st_nlink == 0:
+            self._open()
+            _LOG.warning("records: somebody has deleted %s; made it anew", self._path)
+        if self._is_line_cut:
+            lines = b"\n" + lines
+        self._write_whole(lines)
+        self._is_line_cut = False
+
+    def _write_whole(self, lines: bytes) -> None:
+        """One write, in all but the worst case."""
         written = 0
         try:
             while written < len(lines):
-                written += os.write(self._descriptor, lines[written:] if written else lines)
+                try:
+                    written += os.write(self._descriptor, lines[written:] if written else lines)
+                except BlockingIOError:  # of a pipe that somebody else has made so
+                    self._poll.poll()
         except OSError:
             if written and not self._take_back(written):
-                self._unfinished = lines[written:]
-            else:
-                raise
+                self._is_line_cut = True
+            raise
 
     def _take_back(self, written: int) -> bool:
-        """Cuts what was begun off the file. False for a pipe or a terminal, which can't be cut."""
+        """Cuts what was begun off the file. False for a pipe or a terminal, which can't be cut, and where
+        another program has added something since."""
         try:
-            begin = os.lseek(self._descriptor, -written, os.SEEK_CUR)
-            os.ftruncate(self._descriptor, begin)
+            end = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+            if os.fstat(self._descriptor).st_size != end:
+                return False
+            os.ftruncate(self._descriptor, end - written)
         except OSError:
             return False
         return True
 
-    def _warn_of_loss(self, error: OSError, lost: int) -> None:
+    def _give_what_waits(self, timeout_seconds: float = 0.0) -> None:
+        """As much as the pipe takes now; or the first of it within that time. Raises OSError."""
+        while self._waiting and self._poll.poll(timeout_seconds * 1000):
+            # So much never blocks when the poll has said that there is room.
+            try:
+                written = os.write(self._descriptor, bytes(self._waiting[: select.PIPE_BUF]))
+            except BlockingIOError:
+                return  # somebody else was quicker
+            del self._waiting[:written]
+
+    def _forget_what_waits(self, but: int = 0) -> None:
+        """`but`: so many records of it count as lost already."""
+        lost = self._waiting.count(b"\n") - but
+        self._waiting.clear()
+        if lost > 0:
+            _LOG.warning("records: lost, because nobody has read them from %s: %d", self._name, lost)
+
+    def _was_moved(self) -> bool:
+        try:
+            there = os.stat(self._path)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False  # nobody can tell
+        return not os.path.samestat(there, os.fstat(self._descriptor))
+
+    def _leave_moved_file(self) -> None:
+        try:
+            self._open()
+        except OSError as error:
+            if not self._is_away_told:
+                self._is_away_told = True
+                _LOG.warning(
+                    "records: somebody has moved %s, and it can't be made anew: %s; going on in the old file",
+                    self._path,
+                    error.strerror,
+                )
+        else:
+            _LOG.warning("records: somebody has moved %s; going on in a new file", self._path)
+
+    def _count_loss(self, error: OSError, lost: int) -> None:
         self._lost += lost
+        if self._is_loss_told or not self._may_tell():
+            return
+        self._is_loss_told = True
+        _LOG.warning(
+            "records: cannot write to %s: %s; %s; records are lost until then",
+            self._name,
+            error.strerror,
+            _REMEDIES.get(error.errno or 0, "check the file"),
+        )
+
+    def _tell_of_return(self) -> None:
+        if self._is_loss_told or self._may_tell():
+            _LOG.warning("records: writing to %s again; lost in between: %d", self._name, self._lost)
+            self._lost, self._is_loss_told = 0, False
+
+    def _may_tell(self) -> bool:
         now = time.monotonic()
-        if self._warned_at is None or now - self._warned_at >= WARNING_INTERVAL_SECONDS:
-            self._warned_at = now
-            remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the file"
-            _LOG.warning(
-                "records: cannot write to %s: %s; %s; lost so far: %d",
-                self._name,
-                error.strerror,
-                remedy,
-                self._lost,
-            )
-
-    def _say_of_return(self) -> None:
-        _LOG.warning("records: writing to %s again; lost in between: %d", self._name, self._lost)
-        self._lost = 0
-
-
-def _open_to_append(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, NEW_FILE_MODE)
+        if now - self._told_at < SILENCE_SECONDS:
+            return False
+        self._told_at = now
+        return True

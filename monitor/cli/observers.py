@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from monitor.cli.main import CannotBegin
 from monitor.cli.parameters import Countries
+from monitor.files import open_to_read
 from monitor.greylisters import TlsEnds, models
 from monitor.metrics.countries import CountrySlots
 from monitor.metrics.tally import Tally
@@ -44,10 +45,10 @@ class Observers:
         options: SiteOptions,
         own_addresses: Sequence[str] = (),
         *,
-        open_to_read: Callable[[str], int] | None = None,
+        to_read: Callable[[str], int] = open_to_read,
         rights_at: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
     ) -> None:
-        """`open_to_read`: see GeoDatabases. `rights_at`: takes, for as long as something is opened at a path,
+        """`to_read`: see GeoDatabases. `rights_at`: takes, for as long as something is opened at a path,
         the rights that it is to be opened with. Raises CannotBegin."""
         if options.simulate_state is not None and not options.simulate:
             raise CannotBegin("--simulate-state keeps what --simulate learns: name a greylister with that")
@@ -55,7 +56,7 @@ class Observers:
         self.peers = Peers()
         self._resources = ExitStack()
         with self._resources:
-            self._geo = self._open_databases(options, open_to_read)
+            self._geo = self._open_databases(options, to_read)
             self.simulation = self._open_simulation(options, rights_at)
             self._resources = self._resources.pop_all()
         countries = CountrySlots(options.countries.limit, options.countries.fixed)
@@ -66,15 +67,13 @@ class Observers:
         else:
             self.site = Site(self.ours, greylisters, self._geo.locate)
 
-    def _open_databases(
-        self, options: SiteOptions, open_to_read: Callable[[str], int] | None
-    ) -> "GeoDatabases | None":
+    def _open_databases(self, options: SiteOptions, to_read: Callable[[str], int]) -> "GeoDatabases | None":
         if not options.geoip:
             return None
         from monitor.geoip import GeoDatabaseError, GeoDatabases  # noqa: PLC0415
 
         try:
-            databases = GeoDatabases(options.geoip, open_to_read)
+            databases = GeoDatabases(options.geoip, to_read)
         except GeoDatabaseError as error:
             raise CannotBegin(str(error)) from error
         self._resources.callback(databases.close)

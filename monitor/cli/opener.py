@@ -18,13 +18,13 @@ from enum import Enum
 from types import TracebackType
 from typing import Final, Self
 
+from monitor import files
 from monitor.cli.users import ROOT, User, rights_at
 from probes import capabilities
 from probes.capabilities import Capability
 
 NAME: Final = "horizon-opener"
 """What `ps -o comm` shows, by which to tell it from the other."""
-NEW_FILE_MODE: Final = 0o600  # envelopes are personal data
 
 
 class Purpose(Enum):
@@ -34,11 +34,7 @@ class Purpose(Enum):
     APPEND = b"a"
 
 
-# Not to wait for a writer, if it is a named pipe.
-_FLAGS: Final = {
-    Purpose.READ: os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC,
-    Purpose.APPEND: os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC,
-}
+_OPEN: Final = {Purpose.READ: files.open_to_read, Purpose.APPEND: files.open_to_append}
 _SEAL: Final = b"s"
 _REQUEST_BYTES_MAX: Final = 1 + 4096  # linux/limits.h: PATH_MAX
 _ANSWER_BYTES: Final = 4  # an errno, or 0
@@ -153,4 +149,4 @@ def _serve(connection: socket.socket, user: User) -> None:
 
 def _opened(purpose: Purpose, path: str, user: User) -> int:
     with rights_at(path, user):
-        return os.open(path, _FLAGS[purpose], NEW_FILE_MODE)
+        return _OPEN[purpose](path)

@@ -87,7 +87,7 @@ class Watching:
             self._observers = Observers(
                 settings.site,
                 own_addresses(),
-                open_to_read=opener.open_to_read,
+                to_read=opener.open_to_read,
                 rights_at=partial(rights_at, user=settings.user),
             )
             self._resources.callback(self._observers.close)
@@ -128,6 +128,8 @@ class Watching:
             self._status = FAILED
         still_open = self._table.open_sessions
         self._table.close_all()
+        if self._writer is not None and not self._writer.close():
+            self._status = FAILED
         dropped = self._probe.counts.dropped.total()
         if dropped:
             _LOG.warning("packets lost before they could be read: %d", dropped)
@@ -155,6 +157,8 @@ class Watching:
             if self._is_reopen_asked:
                 self._is_reopen_asked = False
                 self._reopen()
+            if self._writer is not None:
+                self._follow_records(self._writer)
             if self._stop_signal is not None:
                 if drain_until == math.inf:
                     _LOG.info("ending: %s", signal.Signals(self._stop_signal).name)
@@ -178,6 +182,13 @@ class Watching:
             if not is_written:
                 self._status = FAILED
         self._observers.record(record, is_written)
+
+    def _follow_records(self, writer: RecordsWriter) -> None:
+        try:
+            writer.follow()
+        except ReaderGoneError:
+            self._status = FAILED
+            self._end_without_reader()
 
     def _end_without_reader(self) -> None:
         """Whoever reads our records has gone, as `| head` does: there is nothing to go on for."""
@@ -204,7 +215,7 @@ class Watching:
 
     def _open_records(self, path: str, opener: Opener) -> RecordsWriter:
         try:
-            writer = RecordsWriter(path, opener.open_to_append)
+            writer = RecordsWriter(path, opener.open_to_append, opener.open_to_read, may_wait=False)
         except OSError as error:
             raise CannotBegin(
                 f"cannot write records to {path}: {error.strerror}; name another file with --records"

@@ -28,6 +28,9 @@ SNAP_LENGTH_BYTES: Final = 262_144
 BUFFER_BYTES: Final = 16 * 2**20
 # Half of the heartbeat: how long the kernel may hold packets back to hand over more at once.
 HOLD_BACK_MILLISECONDS: Final = 100
+# Twice that: when an interface goes down, the kernel still has what it holds back, and libpcap tells of the
+# end first.
+LAST_FRAMES_SECONDS: Final = 2 * HOLD_BACK_MILLISECONDS / 1000
 # Chosen because it is a few milliseconds of work.
 BATCH_FRAMES: Final = 512
 # Chosen because an interface that is made anew, as a VPN's or a container's, takes seconds.
@@ -118,13 +121,16 @@ class _Interface:
         self._counts = counts
         self._pcap: Any = None
         self._link_type = 0
+        self._is_down = False
+        """While a handle is open: whether it is read to its end only."""
+        self._end_at = 0.0
         self._retry_at = 0.0
         self._stats_at = 0.0
         self._dropped = (0, 0)
 
     @property
     def is_up(self) -> bool:
-        return self._pcap is not None
+        return self._pcap is not None and not self._is_down
 
     @property
     def descriptor(self) -> int | None:
@@ -135,6 +141,7 @@ class _Interface:
         """Raises ProbeUnavailable."""
         self._pcap = _activated(self.name, self._expression)
         self._link_type = self._pcap.datalink()
+        self._is_down = False
         self._dropped = (0, 0)
 
     def read(self, segments: list[Segment]) -> bool:
@@ -165,9 +172,13 @@ class _Interface:
                 self._stats_at = now + HEARTBEAT_SECONDS
                 self._count_drops()
         except pcapy.PcapError:  # it went down, or was removed
+            frames = 0
+            if not self._is_down:
+                self._is_down = True
+                self._end_at = now + LAST_FRAMES_SECONDS
+        if self._is_down and frames == 0 and now >= self._end_at:
             self.close()
             self._retry_at = now + RETRY_SECONDS
-            return False
         return bool(frames == BATCH_FRAMES)
 
     def _count_drops(self) -> None:

@@ -38,6 +38,7 @@ PROGRAMS: Final = {
     "/usr/bin/tcprules": "ucspi-tcp",
     "/usr/bin/recordio": "ucspi-tcp",
     "/usr/sbin/postgrey": "postgrey",
+    "/usr/sbin/mkfs.ext4": "e2fsprogs",
 }
 # What swaks needs for TLS and IPv6.
 PERL_MODULES: Final = {"Net::SSLeay": "libnet-ssleay-perl", "IO::Socket::INET6": "libio-socket-inet6-perl"}

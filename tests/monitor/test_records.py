@@ -5,16 +5,20 @@ import json
 import logging
 import os
 import resource
+import select
+import signal
+import socket
 import stat
 import subprocess
 import sys
+import tty
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from monitor.records import ReaderGoneError, RecordsWriter, encode
+from monitor.records import RecordsWriter, encode
 from monitor.sessions.record import Banner, Endpoint, Helo, SessionRecord
 
 MakeRecord = Callable[..., SessionRecord]
@@ -203,35 +207,306 @@ def test_dev_full_is_a_warning(make_record: MakeRecord, caplog: pytest.LogCaptur
     assert caplog.text.count("free some space") == 1
 
 
-def test_a_full_pipe_gets_the_rest_of_a_line_before_the_next(make_record: MakeRecord, tmp_path: Path) -> None:
-    """A pipe can't be cut: the reader of a stopped pipe must not find two lines in one."""
+def _read(descriptor: int) -> bytes:
+    """All that is there."""
+    received = b""
+    while select.select([descriptor], [], [], 0)[0] and (piece := os.read(descriptor, 65_536)):
+        received += piece
+    return received
+
+
+@pytest.fixture
+def small_pipe(tmp_path: Path) -> Iterator[tuple[str, int]]:
+    """A named pipe of 4 kB, and a descriptor to read it."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    writer = RecordsWriter(str(fifo))
-    os.set_blocking(writer._descriptor, False)
     fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
-    record = make_record(helo=(Helo("EHLO", "x" * 5000, 250),))
-    results, received = [], b""
-    for _ in range(3):
-        results += [writer.write(record), writer.write(record)]
-        received += os.read(reader, 4096)
-    writer.close()
-    received += os.read(reader, 4096)
+    yield str(fifo), reader
     os.close(reader)
-    assert True in results
-    assert False in results
-    assert received == encode(record) * results.count(True)
 
 
-def test_a_pipe_without_a_reader_says_so(make_record: MakeRecord, tmp_path: Path) -> None:
+def test_a_full_pipe_is_not_waited_for_and_gets_each_line_whole_and_in_order(
+    make_record: MakeRecord, small_pipe: tuple[str, int]
+) -> None:
+    path, reader = small_pipe
+    writer = RecordsWriter(path, may_wait=False)
+    records = [make_record(helo=(Helo("EHLO", f"{number}" * 5000, 250),)) for number in range(9)]
+    assert all(writer.write(record) for record in records)
+    received = _read(reader)
+    assert len(received) == 4096
+    for _ in range(100):
+        writer.follow()
+        received += _read(reader)
+    assert writer.close()
+    assert received == b"".join(map(encode, records))
+
+
+def test_what_waits_for_a_pipe_has_a_bound_and_what_goes_over_it_is_told_of_once(
+    make_record: MakeRecord,
+    small_pipe: tuple[str, int],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path, reader = small_pipe
+    record = make_record()
+    line = encode(record)
+    monkeypatch.setattr("monitor.records.WAITING_BYTES", 10 * len(line))
+    writer = RecordsWriter(path, may_wait=False)
+    results = [writer.write(record) for _ in range(50)]
+    taken = results.count(True)
+    assert 10 <= taken <= 10 + 4096 // len(line) + 1
+    assert results == [True] * taken + [False] * (50 - taken)
+    assert caplog.text.count("its reader is too slow") == 1
+    received = b""
+    for _ in range(50):  # one who reads a little is told of once too
+        received += os.read(reader, 2 * len(line))
+        writer.follow()
+        results.append(writer.write(record))
+    assert caplog.text.count("\n") <= 3
+    for _ in range(100):
+        received += _read(reader)
+        writer.follow()
+    assert writer.close()
+    assert received == line * results.count(True)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "terminal"])
+def test_no_reader_is_waited_for_whatever_he_reads_from(
+    kind: str, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monitor.records.WAITING_BYTES", 1 << 20)
+    monkeypatch.setattr("monitor.records.LAST_WAIT_SECONDS", 0.0)
+    if kind == "pipe":
+        reader, writing = os.pipe()
+    elif kind == "socket":
+        reader, writing = (end.detach() for end in socket.socketpair())
+    else:
+        reader, writing = os.openpty()
+        tty.setraw(writing)
+    record = make_record()
+    writer = RecordsWriter("", lambda _: writing, may_wait=False)
+    previous = signal.signal(signal.SIGALRM, _fail)
+    signal.alarm(10)
+    try:
+        written = 0
+        while writer.write(record):
+            written += 1
+        assert written > (1 << 20) // len(encode(record))
+        received = _read(reader)
+        for _ in range(10_000):
+            writer.follow()
+            received += _read(reader)
+        assert writer.close()
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+        os.close(reader)
+    assert received == encode(record) * written
+
+
+def _fail(_number: int, _frame: object) -> None:
+    raise AssertionError("it waits")
+
+
+def test_the_end_waits_a_moment_for_a_reader_and_says_what_it_did_not_take(
+    make_record: MakeRecord,
+    small_pipe: tuple[str, int],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("monitor.records.LAST_WAIT_SECONDS", 0.1)
+    path, reader = small_pipe
+    record = make_record()
+    writer = RecordsWriter(path, may_wait=False)
+    for _ in range(50):
+        writer.write(record)
+    assert not writer.close()
+    came = _read(reader).count(b"\n")
+    assert f"nobody has read them from {path}: {50 - came}" in caplog.text
+
+
+def test_a_named_pipe_may_be_without_a_reader_for_a_while(make_record: MakeRecord, tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    writer = RecordsWriter(str(fifo))
+    writer = RecordsWriter(str(fifo), may_wait=False)
+    assert writer.write(make_record())
+    reader = os.open(fifo, os.O_RDONLY)
+    assert _read(reader) == encode(make_record())
     os.close(reader)
-    with pytest.raises(ReaderGoneError):
-        writer.write(make_record())
+    assert writer.write(make_record())
+    reader = os.open(fifo, os.O_RDONLY)
+    assert _read(reader) == encode(make_record())
+    os.close(reader)
+    assert writer.close()
+
+
+def test_the_reader_of_a_pipe_is_waited_for_where_that_may_be(make_record: MakeRecord) -> None:
+    """As `read` does: nothing is lost, even where another program has made the pipe non-blocking."""
+    program = (
+        "import os, sys; sys.path.insert(0, '.'); from monitor.records import RecordsWriter;"
+        "w = RecordsWriter('-'); w._write_whole(b'x' * 300_000); w.close()"
+    )
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    writer = subprocess.Popen([sys.executable, "-c", program], stdout=theirs)
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as reader:
+        assert reader.read() == b"x" * 300_000
+    assert writer.wait() == 0
+
+
+@pytest.mark.parametrize("may_wait", [True, False])
+def test_standard_output_without_a_reader_says_so(may_wait: bool) -> None:
+    program = f"""if True:
+        from monitor.records import RecordsWriter, ReaderGoneError
+        from tests.monitor.conftest import CLEARTEXT
+        writer = RecordsWriter("-", may_wait={may_wait})
+        input()
+        try:
+            writer.write(CLEARTEXT)
+        except ReaderGoneError:
+            raise SystemExit(7)
+    """
+    process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    process.communicate(b"go\n")
+    assert process.returncode == 7
+
+
+def test_a_half_line_that_somebody_left_is_ended_before_the_first_record(
+    make_record: MakeRecord, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "records.jsonl"
+    line = encode(make_record())
+    path.write_bytes(line + line[:100])
+    writer = RecordsWriter(str(path))
+    assert writer.write(make_record())
+    assert writer.write(make_record())
+    writer.close()
+    assert path.read_bytes() == line + line[:100] + b"\n" + line * 2
+    assert caplog.text.count("cut short") == 1
+
+
+def test_a_half_line_is_ended_also_where_the_disk_is_full_at_first(
+    make_record: MakeRecord, tmp_path: Path
+) -> None:
+    path = tmp_path / "records.jsonl"
+    line = encode(make_record())
+    path.write_bytes(line[:100])
+    writer = RecordsWriter(str(path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150, limits[1]))
+    try:
+        assert not writer.write(make_record())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert writer.write(make_record())
+    writer.close()
+    assert path.read_bytes() == line[:100] + b"\n" + line
+
+
+def test_of_two_writers_on_a_full_disk_none_cuts_off_what_the_other_wrote(
+    make_record: MakeRecord, tmp_path: Path
+) -> None:
+    path = tmp_path / "records.jsonl"
+    line = encode(make_record())
+    one, other = RecordsWriter(str(path)), RecordsWriter(str(path))
+    os.write(one._descriptor, line[:100])  # what a short write leaves
+    assert other.write(make_record())
+    assert not one._take_back(100)
+    assert path.read_bytes() == line[:100] + line
+
+
+def test_a_deleted_file_is_made_anew_and_no_record_is_lost(
+    make_record: MakeRecord, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "records.jsonl"
+    writer = RecordsWriter(str(path))
+    writer.write(make_record())
+    path.unlink()
+    assert writer.write(make_record())
+    assert len(path.read_bytes().splitlines()) == 1
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.unlink()
+    tmp_path.joinpath("folder").mkdir()
+    tmp_path.rename(tmp_path.with_name("moved"))
+    assert not any(writer.write(make_record()) for _ in range(3)), "there is no place to write to"
+    tmp_path.with_name("moved").rename(tmp_path)
+    assert writer.write(make_record())
+    writer.close()
+    assert len(path.read_bytes().splitlines()) == 1
+    assert caplog.text.count("cannot write") == 1
+    assert "lost in between: 3" in caplog.text
+
+
+def test_a_file_that_was_moved_is_left_for_a_new_one_at_the_second_look(
+    make_record: MakeRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monitor.records.LOOK_SECONDS", 0.0)
+    path, rotated = tmp_path / "records.jsonl", tmp_path / "records.jsonl.1"
+    writer = RecordsWriter(str(path))
+    writer.follow()
+    path.rename(rotated)
+    writer.follow()
+    assert not path.exists(), "logrotate may be about to make it, with another mode"
+    writer.write(make_record())
+    writer.follow()
+    writer.write(make_record())
+    path.rename(tmp_path / "records.jsonl.0")
+    path.touch(mode=0o640)
+    for _ in range(3):
+        writer.follow()
+    writer.write(make_record())
+    writer.close()
+    assert len(rotated.read_bytes().splitlines()) == 1
+    assert len(path.read_bytes().splitlines()) == 1
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_moved_file_that_cannot_be_made_anew_is_gone_on_with(
+    make_record: MakeRecord,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("monitor.records.LOOK_SECONDS", 0.0)
+    folder, moved = tmp_path / "folder", tmp_path / "moved"
+    folder.mkdir()
+    writer = RecordsWriter(str(folder / "records.jsonl"))
+    folder.rename(moved)
+    for _ in range(5):
+        writer.follow()
+        assert writer.write(make_record())
+    assert caplog.text.count("going on in the old file") == 1
+    moved.rename(folder)
+    for _ in range(5):
+        writer.follow()
+    writer.close()
+    assert len((folder / "records.jsonl").read_bytes().splitlines()) == 5
+
+
+def test_a_disk_that_comes_and_goes_does_not_fill_the_log(
+    make_record: MakeRecord,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = tmp_path / "records.jsonl"
+    writer = RecordsWriter(str(path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for _ in range(20):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+        try:
+            assert not writer.write(make_record())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert writer.write(make_record())
+    assert caplog.text.count("\n") == 2, "it began, and was over"
+    monkeypatch.setattr("monitor.records.SILENCE_SECONDS", 0.0)
+    assert writer.write(make_record())
+    assert "lost in between: 19" in caplog.text
     writer.close()
 
 

@@ -263,6 +263,18 @@ def test_an_interface_that_goes_away_is_taken_up_again(wire, monkeypatch):
 @needs_root
 @pytest.mark.live
 @pytest.mark.parametrize("gone", ["down", "del"])
+def test_what_came_just_before_an_interface_goes_is_read(wire, gone):
+    with watching(["cable"]) as probe:
+        port = talk(SERVER, CLIENT, "10.98.0.1", b"the last words")
+        ip("-n", SERVER, "link", *(["set", "cable", "down"] if gone == "down" else ["del", "cable"]))
+        segments = collect(probe)
+        assert bytes_sent(segments, port) == b"the last words"
+        assert probe.interfaces_up() == {"cable": False}
+
+
+@needs_root
+@pytest.mark.live
+@pytest.mark.parametrize("gone", ["down", "del"])
 def test_without_any_interface_there_are_heartbeats_and_no_hurry(wire, gone):
     with watching(["cable"]) as probe:
         command = ["set", "cable", "down"] if gone == "down" else ["del", "cable"]

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -77,11 +77,12 @@ class SmtpServer:
 class Watch:
     """A running `smtp-horizon watch`."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, program: Sequence[str | Path] = (PROGRAM,)) -> None:
         self._log = folder / "log"
         self._output = folder / "output"
         with self._log.open("wb") as log, self._output.open("wb") as output:
-            command = [PROGRAM, "watch", "--interface", "lo", "--listen", "127.0.0.1:0", *arguments]
+            options = ["--interface", "lo", "--listen", "127.0.0.1:0", *arguments]
+            command = [*program, "watch", *options]
             self.process = subprocess.Popen(command, stdout=output, stderr=log)
         wait_until(lambda: self.process.poll() is not None or "metrics are at" in self.log, 20)
         assert self.process.poll() is None, self.log
@@ -131,8 +132,8 @@ def start_watch(tmp_path: Path, smtp_server: SmtpServer) -> Iterator[StartWatch]
         pytest.skip("capturing needs root")
     started: list[Watch] = []
 
-    def start(*arguments: str) -> Watch:
-        watch = Watch(tmp_path, "--ports", str(smtp_server.port), *arguments)
+    def start(*arguments: str, program: Sequence[str | Path] = (PROGRAM,)) -> Watch:
+        watch = Watch(tmp_path, "--ports", str(smtp_server.port), *arguments, program=program)
         started.append(watch)
         return watch
 

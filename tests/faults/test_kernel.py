@@ -1,0 +1,77 @@
+"""Kernels that are set up otherwise than most."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.monitor.cli.conftest import PROGRAM, wait_until
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(os.geteuid() != 0, reason="capturing needs root"),
+]
+
+_UNPRIVILEGED_BPF: Final = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
+_BTF: Final = Path("/sys/kernel/btf")
+_FORBID_BPF: Final = Path(__file__).with_name("forbid_bpf.py")
+
+
+@pytest.fixture
+def watched(tmp_path: Path, smtp_server: Any) -> Callable[..., tuple[str, list[dict[str, Any]]]]:
+    """Runs `watch` behind this command, with a session; its log and its records."""
+
+    def run(*before: str, probe: str) -> tuple[str, list[dict[str, Any]]]:
+        log, records = tmp_path / "log", tmp_path / "records.jsonl"
+        options = ["--interface", "lo", "--listen", "127.0.0.1:0", "--probe", probe]
+        options += ["--ports", str(smtp_server.port), "--records", str(records)]
+        command = [*before, PROGRAM, "watch", *options]
+        with log.open("wb") as stderr:
+            watch = subprocess.Popen(command, stderr=stderr)
+        wait_until(lambda: "session records" in log.read_text() or watch.poll() is not None, 30)
+        try:
+            assert watch.poll() is None, log.read_text()
+            smtp_server.whole_session()
+            watch.send_signal(signal.SIGTERM)
+            assert watch.wait(20) == 0
+        finally:
+            watch.kill()
+        return log.read_text(), [json.loads(line) for line in records.read_text().splitlines()]
+
+    return run
+
+
+@pytest.fixture
+def no_unprivileged_bpf() -> Iterator[None]:
+    """As Debian has it. The value 1 could not be taken back, so it is never written."""
+    before = _UNPRIVILEGED_BPF.read_text()
+    if before.strip() == "0":
+        _UNPRIVILEGED_BPF.write_text("2")
+    yield
+    if before.strip() == "0":
+        _UNPRIVILEGED_BPF.write_text(before)
+
+
+@pytest.mark.usefixtures("no_unprivileged_bpf")
+def test_ebpf_needs_neither_btf_nor_bpf_for_everybody(watched: Callable[..., Any]) -> None:
+    # Where there is no BTF, as in some kernels, there is nothing to hide.
+    hide = f'test ! -e {_BTF} || {{ mount -t tmpfs none {_BTF} && test ! -e {_BTF}/vmlinux; }} && exec "$@"'
+    log, records = watched("unshare", "--mount", "sh", "-c", hide, "sh", probe="ebpf")
+    assert "with the ebpf probe" in log
+    assert [record["ended"] for record in records] == ["quit"]
+
+
+def test_where_the_kernel_refuses_bpf_libpcap_captures_and_the_reason_is_said(
+    watched: Callable[..., Any],
+) -> None:
+    log, records = watched(sys.executable, str(_FORBID_BPF), probe="auto")
+    assert "the kernel forbids BPF here" in log
+    assert "lockdown" in log
+    assert "with the pcap probe" in log
+    assert [record["ended"] for record in records] == ["quit"]
