@@ -53,6 +53,7 @@ _UNSAFE: Final = re.compile(
     rb"|\xe2\x80[\x8e\x8f\xa8-\xae]"  # U+200E, U+200F, U+2028 to U+202E
     rb"|\xe2\x81[\xa6-\xa9]"  # U+2066 to U+2069
 )
+_STANDARD_OUTPUT: Final = 1
 _DELETE: Final = b"\x7f"  # of what is unsafe, all that is ASCII
 _LINE_FEED: Final = 10
 _encoder: Final = msgspec.json.Encoder()
@@ -68,7 +69,7 @@ _REMEDIES: Final = {
 
 
 class ReaderGoneError(Exception):
-    """Whoever read our standard output has closed it."""
+    """Whoever read what we write has closed his end."""
 
 
 def encode(record: SessionRecord) -> bytes:
@@ -177,26 +178,31 @@ class RecordsWriter:
         try:
             while self._waiting and (left_seconds := deadline - time.monotonic()) > 0:
                 self._give_what_waits(left_seconds)
-        except OSError as error:
+        except BrokenPipeError as error:
             _LOG.warning("records: cannot write to %s: %s", self._name, error.strerror)
         is_all_out = not self._waiting
         self._forget_what_waits()
         if self._lost:
             _LOG.warning("records: not written to %s of late: %d", self._name, self._lost)
-        if self._path != STANDARD_OUTPUT:
+        if self._descriptor != _STANDARD_OUTPUT:
             os.close(self._descriptor)
         self._descriptor = -1
         return is_all_out
 
     def _open(self) -> None:
         """Anew, if it was open. Raises OSError; then all is as before."""
-        descriptor = 1 if self._path == STANDARD_OUTPUT else self._open_to_append(self._path)
-        mode = os.fstat(descriptor).st_mode
+        descriptor = _STANDARD_OUTPUT if self._path == STANDARD_OUTPUT else self._open_to_append(self._path)
+        if not self._may_wait and os.isatty(descriptor):
+            descriptor = _without_waiting(descriptor)
+        there = os.fstat(descriptor)
+        mode = there.st_mode
         if self._descriptor != -1:
             os.close(self._descriptor)
         self._descriptor = descriptor
         self._is_away = self._is_away_told = False
-        self._is_named_file = stat.S_ISREG(mode) and self._path != STANDARD_OUTPUT
+        # /dev/stdout leads to a file without a name too, if that was deleted.
+        is_named = self._path != STANDARD_OUTPUT and there.st_nlink > 0
+        self._is_named_file = stat.S_ISREG(mode) and is_named
         self._is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLOUT)
@@ -264,13 +270,16 @@ class RecordsWriter:
         return True
 
     def _give_what_waits(self, timeout_seconds: float = 0.0) -> None:
-        """As much as the pipe takes now; or the first of it within that time. Raises OSError."""
+        """As much as the pipe takes now; or the first of it within that time. Raises BrokenPipeError."""
         while self._waiting and self._poll.poll(timeout_seconds * 1000):
-            # So much never blocks when the poll has said that there is room.
+            # So much never blocks when the poll has said that there is room: but for terminals, and where
+            # somebody else writes to the same pipe.
             try:
                 written = os.write(self._descriptor, bytes(self._waiting[: select.PIPE_BUF]))
             except BlockingIOError:
-                return  # somebody else was quicker
+                return
+            except OSError as error:  # a socket's reader was reset, a terminal has hung up
+                raise BrokenPipeError(errno.EPIPE, error.strerror) from error
             del self._waiting[:written]
 
     def _forget_what_waits(self, but: int = 0) -> None:
@@ -326,3 +335,15 @@ class RecordsWriter:
             return False
         self._told_at = now
         return True
+
+
+def _without_waiting(terminal: int) -> int:
+    """The same terminal, opened anew: to set the flag on what we were given would set it for all who share
+    it. Where it has no name here, as in a container, it stays as it is."""
+    try:
+        anew = os.open(os.ttyname(terminal), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return terminal
+    if terminal != _STANDARD_OUTPUT:
+        os.close(terminal)
+    return anew

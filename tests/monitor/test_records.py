@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from monitor.records import RecordsWriter, encode
+from monitor.records import ReaderGoneError, RecordsWriter, encode
 from monitor.sessions.record import Banner, Endpoint, Helo, SessionRecord
 
 MakeRecord = Callable[..., SessionRecord]
@@ -305,6 +305,20 @@ def test_no_reader_is_waited_for_whatever_he_reads_from(
     assert received == encode(record) * written
 
 
+@pytest.mark.parametrize("kind", ["socket", "terminal"])
+def test_whoever_read_and_has_gone_is_said_to_have_gone(kind: str, make_record: MakeRecord) -> None:
+    if kind == "socket":
+        reader, writing = (end.detach() for end in socket.socketpair())
+    else:
+        reader, writing = os.openpty()
+    writer = RecordsWriter("", lambda _: writing, may_wait=False)
+    assert writer.write(make_record())
+    os.close(reader)
+    with pytest.raises(ReaderGoneError):
+        writer.write(make_record())
+    writer.close()
+
+
 def _fail(_number: int, _frame: object) -> None:
     raise AssertionError("it waits")
 
@@ -439,6 +453,21 @@ def test_a_deleted_file_is_made_anew_and_no_record_is_lost(
     assert len(path.read_bytes().splitlines()) == 1
     assert caplog.text.count("cannot write") == 1
     assert "lost in between: 3" in caplog.text
+
+
+def test_a_file_that_had_no_name_from_the_beginning_is_written_to_without_a_word(
+    make_record: MakeRecord, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "records.jsonl"
+    with path.open("w+b") as file:
+        path.unlink()
+        writer = RecordsWriter(f"/proc/self/fd/{file.fileno()}")
+        for _ in range(3):
+            assert writer.write(make_record())
+            writer.follow()
+        writer.close()
+        assert len(file.read().splitlines()) == 3
+    assert not caplog.records
 
 
 def test_a_file_that_was_moved_is_left_for_a_new_one_at_the_second_look(
