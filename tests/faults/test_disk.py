@@ -112,9 +112,9 @@ def test_a_disk_that_turns_read_only_is_told_of_once_and_its_successor_is_taken(
         assert watch.log.count("Read-only file system") == 1
         # After such an error, a repair would come here. Meanwhile there is only the folder beneath.
         disk.take_away()
-        eventually(path.exists)
+        eventually(path.exists, 20)
         disk.mount()
-        eventually(lambda: watch.log.count("going on in a new file") == 2)
+        eventually(lambda: watch.log.count("going on in a new file") == 2, 20)
         _sessions(smtp_server, 2)
         eventually(lambda: watch.total("smtp_sessions_total") == 10)
         assert watch.samples()[_FAILED] == 5
