@@ -28,8 +28,8 @@ def test_any_segmentation_gives_the_same_record(wire: Wire, seed: int, size: int
     rng = random.Random(seed)
     true = timeless(wire.record())
     assert true["capture"]["complete"]
-    for record in frozen_records(wire.segments):
-        check_record(record)
+    for frozen in frozen_records(wire.segments):
+        check_record(frozen)
     for degrade in (resegment(lambda rng: rng.randint(1, size)), duplicate(0.5)):
         (record,) = records_of(degrade(wire.segments, rng))
         assert timeless(record) == true
