@@ -74,9 +74,8 @@ def _agrees(seen: Json, true: Json) -> bool:
 
 
 def _same_transaction(seen: Json, true: Json) -> bool:
-    data = seen["data"]
-    # Where the reply to MAIL is not known, it may have been refused, and the recipients belong to another.
-    recipients = [] if seen["mail_code"] is None else seen["recipients"]
+    # Where the reply to MAIL is not known, it may have been refused, and all behind it belongs to another.
+    recipients, data = ([], None) if seen["mail_code"] is None else (seen["recipients"], seen["data"])
     return (
         _equal_or_none(seen["mail_from"], true["mail_from"])
         and _equal_or_none(seen["mail_code"], true["mail_code"])

@@ -23,7 +23,7 @@ from monitor.smtp.events import AnomalySeen, Event, TlsAccepted
 from monitor.smtp.transitions import Phase
 from monitor.streams import StreamReader
 from monitor.tls.handshake import TlsReader
-from monitor.tls.records import looks_like_tls
+from monitor.tls.records import find_record, looks_like_tls
 
 _CLIENT: Final = Side.CLIENT  # an attribute of an enum costs as much as what is done with it
 
@@ -197,6 +197,8 @@ class Conversation(StreamReader):
             # Too little to tell what it is: then it is a line that never ended.
             self.client.opening, self._at_opening = b"", False
             self._events(self.dialogue.client(opening, 0))
+            if self.dialogue.unread_client:
+                self._events(self.dialogue.client_text(self.dialogue.unread_client))
         self._events(self.dialogue.closed(in_doubt=in_doubt))
         # Who listened holds us too: in a ring, both would wait for the garbage collector.
         self._sink = _NOBODY_LISTENS
@@ -242,10 +244,11 @@ class Conversation(StreamReader):
             self._open(data, at, heard)
         elif self.client.upgrading:
             self._client_after_220(data, at, heard)
-        elif self.dialogue.between_commands and looks_like_tls(data):
+        elif self.dialogue.phase is Phase.LOST and looks_like_tls(data):
             self._start_tls(Side.CLIENT, data, at, heard)
         else:
-            self._client_in_clear(data, heard)
+            opening, self.client.opening = self.client.opening, b""
+            self._client_in_clear(opening + data if opening else data, heard)
 
     def _open(self, data: bytes, at: int, heard: int) -> None:
         """The client's first bytes: a PROXY header, TLS, or SMTP."""
@@ -278,25 +281,40 @@ class Conversation(StreamReader):
             self._client_in_clear(opening, heard)
 
     def _client_in_clear(self, data: bytes, heard: int) -> None:
-        self.client.clear_text_seen = True
         self._events(self.dialogue.client(data, heard))
+        if len(self.dialogue.unread_client) < len(data):
+            self.client.clear_text_seen = True
+        self._look_at_unread(heard)
+
+    def _look_at_unread(self, heard: int) -> None:
+        """TLS that nobody has agreed on may begin with any line."""
+        while self.dialogue.unread_client:
+            unread = self.dialogue.unread_client
+            is_tls = looks_like_tls(unread) if not self.client.sent_tls else False  # only once
+            if is_tls is False:
+                self.client.clear_text_seen = True
+                self._events(self.dialogue.client_text(unread))
+                continue
+            self.dialogue.unread_client = b""
+            if is_tls:
+                self._start_tls(Side.CLIENT, unread, self._client_end - len(unread), heard)
+            else:
+                self.client.opening = unread
 
     def _client_after_220(self, data: bytes, at: int, heard: int) -> None:
-        sender = self.client
-        opening = sender.opening + data
+        opening, at = self.client.opening + data, at - len(self.client.opening)
+        self.client.opening = b""
         is_tls = looks_like_tls(opening)
         if heard < self.dialogue.upgrade_heard_from:
             # Sent before the 220 was heard. A server that keeps to RFC 3207 throws it away.
             self._sink.event(AnomalySeen(Anomaly.STARTTLS_INJECTION))
             if is_tls is False:
-                sender.opening = b""
-                return
+                begin = find_record(opening)
+                opening, at = opening[begin:], at + begin
+                is_tls = looks_like_tls(opening)
         if is_tls is None:
-            sender.opening = opening
-            return
-        at -= len(sender.opening)
-        sender.opening = b""
-        if is_tls:
+            self.client.opening = opening
+        elif is_tls:
             self._start_tls(Side.CLIENT, opening, at, heard)
         elif self.tls is None or not self.tls.in_doubt:
             # The client breaks its promise and goes on in clear.
@@ -307,41 +325,58 @@ class Conversation(StreamReader):
     # ------------------------------------------------------------------ the server's side
 
     def _server(self, data: bytes, at: int) -> None:
-        sender = self.server
-        if sender.upgrading:
+        if self.server.opening:
+            data, at = self.server.opening + data, at - len(self.server.opening)
+            self.server.opening = b""
+        while data and not self.server.upgrading:
+            size = len(data)
+            lost = self.dialogue.phase is Phase.LOST
+            if lost or self.client.in_tls or self.upgraded or not at:
+                # TLS may begin here: after a loss with any piece, else with any line.
+                if not lost:
+                    size = data.find(b"\n") + 1 or size
+                is_tls = looks_like_tls(data) if lost or not self.dialogue.server_mid_line else False
+                if is_tls is None:
+                    self.server.opening = data
+                    return
+                if is_tls:
+                    self._start_tls(Side.SERVER, data, at, 0)
+                    return
+            self._server_in_clear(data[:size], at)
+            unread = self._unread_after_220()
+            data, at = unread + data[size:], at + size - len(unread)
+        if data:
             self._server_after_220(data, at)
-            return
-        if self.client.in_tls or self.upgraded or self.dialogue.phase is Phase.LOST or not at:
-            data, at = sender.opening + data, at - len(sender.opening)
-            is_tls = looks_like_tls(data)
-            sender.opening = data if is_tls is None else b""
-            if is_tls is None:
-                return
-            if is_tls:
-                self._start_tls(Side.SERVER, data, at, 0)
-                return
-        sender.clear_text_seen = True
+
+    def _server_in_clear(self, data: bytes, at: int) -> None:
+        self.server.clear_text_seen = True
         self._events(self.dialogue.server(data, at))
-        if self.server.upgrading:  # since this reply
-            rest, self.dialogue.unread_server = self.dialogue.unread_server, b""
-            if rest:
-                self._server_after_220(rest, at + len(data) - len(rest))
+        self._look_at_unread(0)  # it may have waited for this reply
+
+    def _unread_after_220(self) -> bytes:
+        """What came behind it in the same piece."""
+        if not self.server.upgrading:
+            return b""
+        unread, self.dialogue.unread_server = self.dialogue.unread_server, b""
+        return unread
 
     def _server_after_220(self, data: bytes, at: int) -> None:
-        sender = self.server
-        data, at = sender.opening + data, at - len(sender.opening)
+        data, at = self.server.opening + data, at - len(self.server.opening)
+        self.server.opening = b""
         is_tls = looks_like_tls(data)
-        sender.opening = data if is_tls is None else b""
-        if is_tls is None:
-            return
-        if not is_tls:
+        if is_tls is False:
             if self.tls is not None and self.tls.in_doubt:
                 return  # the middle of a record, perhaps
             self._server_spoke_after_220 = True
             if self.client.sent_tls:
                 self._sink.event(AnomalySeen(Anomaly.RESPONSE_INJECTION))
-            return
-        self._start_tls(Side.SERVER, data, at, 0)
+            begin = find_record(data)
+            data, at = data[begin:], at + begin
+            is_tls = looks_like_tls(data)
+        if is_tls:
+            self._start_tls(Side.SERVER, data, at, 0)
+        else:
+            self.server.opening = data
 
     # ------------------------------------------------------------------ TLS
 
@@ -380,8 +415,7 @@ class Conversation(StreamReader):
         if side is Side.CLIENT:
             self._client_in_clear(rest, heard)
         else:
-            self.server.clear_text_seen = True
-            self._events(self.dialogue.server(rest, at))
+            self._server_in_clear(rest, at)
 
     def _of(self, side: Side) -> Sender:
         return self.client if side is _CLIENT else self.server
@@ -404,9 +438,12 @@ class Conversation(StreamReader):
         self.client.upgrading = self.server.upgrading = True
         held = self.dialogue.take_held()
         if held:
-            self._sink.event(AnomalySeen(Anomaly.STARTTLS_INJECTION))
-            is_tls = looks_like_tls(held)
-            if is_tls:
+            # After a loss, the 220 may answer what was held back.
+            if self.dialogue.all_was_seen:
+                self._sink.event(AnomalySeen(Anomaly.STARTTLS_INJECTION))
+            if looks_like_tls(held) is False:
+                held = held[find_record(held) :]
+            if looks_like_tls(held):
                 self._start_tls(Side.CLIENT, held, self._client_end - len(held), 0)
-            elif is_tls is None:
+            else:
                 self.client.opening = held

@@ -41,6 +41,7 @@ from monitor.smtp.transitions import AWAITS_REPLY, NOT_SMTP, TRANSITIONS, Input,
 HELD_LIMIT_BYTES: Final = 65_536
 """Client bytes that wait for the reply which says what they are: chosen to hold what a blind sender can have
 in flight (the largest window without window scaling)."""
+_AWAITS_SMTP_REPLY: Final = AWAITS_REPLY - NOT_SMTP
 _SERVICE_NOT_AVAILABLE: Final = 421  # "to any command", RFC 5321 section 4.2.3, and to none
 
 
@@ -64,6 +65,7 @@ class Dialogue:
         "_feet_sought_at",
         "_heard",
         "_held",
+        "_held_is_text",
         "_last_reply_end",
         "_queue",
         "_replies",
@@ -76,18 +78,24 @@ class Dialogue:
         "_server_lost_since_command",
         "_server_skips_line",
         "phase",
+        "unread_client",
         "unread_server",
     )
 
     def __init__(self, *, from_the_start: bool = True) -> None:
         """`from_the_start`: the connection was seen from its first byte."""
         self.phase = Phase.COMMANDS if from_the_start else Phase.LOST
+        self.unread_client = b""
+        """From a line on that begins with a byte which no command begins with, but TLS does: somebody else
+        must say what it is. If it is text, `client_text` takes it."""
         self.unread_server = b""
         """What came behind the 220 of STARTTLS: no longer ours to read."""
         self._reported = NO_ANOMALIES
         self._queue = ReplyQueue(from_the_start=from_the_start)
         # Client
         self._held = b""
+        self._held_is_text = False
+        """Its first line at least, whatever it begins with."""
         self._heard = 0
         self._cut_line: bytes | None = None
         self._chunk_left = 0
@@ -126,8 +134,28 @@ class Dialogue:
             return []
         if not self._queue.in_step and self.phase in AWAITS_REPLY:
             self._look_for_step()
-        self._held = self._held + data if self._held else data
+        if self._held:
+            self._held += data
+        else:
+            self._held = data
+            self._held_is_text = False
         self._read_client()
+        while self._held and self.phase in AWAITS_REPLY and not self._queue.in_step:
+            self._look_for_step()  # as if the rest had come by itself
+            if self.phase in AWAITS_REPLY:
+                break
+            self._read_client()
+        return self._client_read()
+
+    def client_text(self, data: bytes) -> list[Event]:
+        """Takes back what was left in `unread_client`: it is text."""
+        self.unread_client = b""
+        self._held = data
+        self._held_is_text = True
+        self._read_client()
+        return self._client_read()
+
+    def _client_read(self) -> list[Event]:
         if self._held and self.phase in (Phase.AUTH_SENT, Phase.DATA_SENT, Phase.BLOB_SENT):
             self._out_of_order(Anomaly.UNAUTHORIZED_PIPELINING)
         if len(self._held) > HELD_LIMIT_BYTES:
@@ -225,6 +253,8 @@ class Dialogue:
             in_doubt: its end was not captured, so that there may have been replies which we did not see.
         """
         self._finish_partial_reply()
+        if self._held and not self._queue.in_step and self.phase in _AWAITS_SMTP_REPLY:
+            self._lose_client()  # the reply that would have told what they are was lost, or went unrecognised
         if self.phase is Phase.BODY:
             early, self._early_reply = self._early_reply, None
             unknown = self._body_has_gap or in_doubt or (self._body_unsearched and early is not None)
@@ -254,14 +284,14 @@ class Dialogue:
         return buffered + len(self._cut_line) if self._cut_line is not None else buffered
 
     @property
-    def between_commands(self) -> bool:
-        """The client's next byte begins a line, as far as is known."""
-        return self.phase is Phase.LOST or (self.phase is Phase.COMMANDS and not self._held)
-
-    @property
     def client_in_clear(self) -> bool:
         """The client's last bytes were understood: it speaks clear text, and none of it is missing."""
         return self.phase is not Phase.LOST and self.phase not in NOT_SMTP
+
+    @property
+    def all_was_seen(self) -> bool:
+        """No byte of either side was lost so far."""
+        return not self._bytes_lost
 
     @property
     def server_thread_lost(self) -> bool:
@@ -269,9 +299,15 @@ class Dialogue:
         return not self._server_in_line
 
     @property
+    def server_mid_line(self) -> bool:
+        """The server's last byte was not a line's last."""
+        return self._server_in_line and (self._server_cut or bool(self._server_held))
+
+    @property
     def server_in_clear(self) -> bool:
         """The same of the server's."""
-        return self._server_in_line and self.phase is not Phase.TLS
+        understood = self._queue.in_step or not self._server_held
+        return self._server_in_line and understood and self.phase is not Phase.TLS
 
     @property
     def upgrade_heard_from(self) -> int:
@@ -298,6 +334,12 @@ class Dialogue:
                 self._queue.give_up_all()  # what is skipped may hold commands, and what comes may answer them
                 position = len(data)
                 break
+            if self.phase is Phase.COMMANDS and self._cut_line is None and not self._held_is_text:
+                first = data[position]
+                if first >= 0x80 or 0x14 <= first <= 0x17:
+                    self.unread_client = data[position:]
+                    position = len(data)
+                    break
             end = data.find(b"\n", position)
             if end < 0:
                 if len(data) - position > LINE_LIMIT_BYTES or self._cut_line is not None:
@@ -305,6 +347,7 @@ class Dialogue:
                         self._cut_line = data[position : position + LINE_LIMIT_BYTES]
                     position = len(data)
                 break
+            self._held_is_text = False
             line = data[position:end]
             position = end + 1
             if self._cut_line is not None or len(line) > LINE_LIMIT_BYTES:
@@ -459,9 +502,11 @@ class Dialogue:
     def _read_server(self) -> None:
         data = self._server_held
         position = 0
-        if not self._server_in_line:
-            position = self._find_reply_line(data)
-        while self._server_in_line and position < len(data) and self.phase not in NOT_SMTP:
+        while position < len(data) and self.phase not in NOT_SMTP:
+            if not self._server_in_line:
+                position += self._find_reply_line(data[position:] if position else data)
+                if not self._server_in_line:
+                    break
             end = data.find(b"\n", position)
             if end < 0:
                 break
@@ -510,6 +555,8 @@ class Dialogue:
         replies = self._replies.line(line[:-1] if line.endswith(b"\r") else line)
         if replies is None:
             self._out_of_order(Anomaly.REPLY_MISMATCH)
+            if self._bytes_lost:
+                self._server_in_line = False  # it may have turned to TLS, unnoticed
             return
         for reply in replies:
             self._last_reply_end = end

@@ -60,6 +60,15 @@ def looks_like_tls(data: bytes) -> bool | None:
     return None if begins and len(data) < HEADER_BYTES else begins
 
 
+def find_record(data: bytes) -> int:
+    """Behind what is none: where the bytes are a record's header, as far as there are any; their number where
+    nowhere."""
+    for position in range(1, len(data)):
+        if _begins_record(data, position, APPLICATION_DATA, MAX_BODY_BYTES):
+            return position
+    return len(data)
+
+
 def _begins_record(data: bytes, position: int, last_type: int, max_body_bytes: int) -> bool:
     """Whether the bytes from `position` on are, as far as there are any, those of a record's header."""
     visible = len(data) - position

@@ -30,7 +30,7 @@ from tests.fuzz.trial import Trials
 from tests.fuzz.worker import TARGETS_PACKAGE, Way, read_last_input
 
 TARGETS: Final = sorted(path.stem for path in (Path(__file__).parent / "targets").glob("*.py"))
-SHARES: Final = {Way.COVERAGE: 0.4, Way.HAVOC: 0.4, Way.COMPARE: 0.2}
+SHARES: Final = {Way.COVERAGE: 0.3, Way.HAVOC: 0.5, Way.COMPARE: 0.2}
 DEFAULT_SECONDS: Final = 120
 _STARTING_SECONDS: Final = 60
 """How much longer than its time a process may take, to start and to end."""

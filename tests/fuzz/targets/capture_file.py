@@ -25,6 +25,8 @@ WORDS: Final = (
     *(pack(">I", number) for number in (1, 6, 12, 28, 32, 0x1A2B3C4D, 0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34)),
     *(pack("<HH", code, length) for code, length in ((9, 1), (14, 8), (0, 0), (2, 4))),
 )
+# Version 2.0 to 2.2, whose lengths libpcap always takes the other way round; here, only where they must be.
+_VERY_OLD: Final = frozenset(pack(f"{order}HH", 2, minor) for order in "<>" for minor in range(3))
 _PATH: Final = scratch_file("capture_file")
 
 
@@ -32,12 +34,14 @@ def check(data: bytes) -> object:
     _PATH.write_bytes(data)
     segments, trouble = _read()
     is_whole = not trouble
-    if "is no pcap or pcapng" not in trouble:
+    if "is no pcap or pcapng" not in trouble and "is empty" not in trouble:
         _check_pieces(data, segments, is_whole=is_whole)
     timeless = [segment.replace(at_ns=0).values() for segment in segments]
     is_pcapng = data.startswith(PCAPNG_MAGIC)
     theirs = by_libpcap(_PATH)
-    if theirs is None:
+    if not is_pcapng and data[4:8] in _VERY_OLD:
+        pass
+    elif theirs is None:
         assert is_pcapng or not is_whole
     elif "a packet's time" in trouble:  # to libpcap, each is as good as another
         assert timeless == [one.values() for one in theirs[0][: len(timeless)]]

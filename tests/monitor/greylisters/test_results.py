@@ -22,7 +22,7 @@ from tests.monitor.greylisters.sight import (
     records_under,
     said,
 )
-from tests.monitor.sessions.test_properties import conversations
+from tests.monitor.sessions.conversations import conversations
 from tests.monitor.sessions.wire import Wire
 from tests.monitor.tls.real_tls import Transcript
 from tests.segments import segments_of

@@ -33,6 +33,19 @@ def test_a_lost_reply_leaves_its_command_without_a_code_and_the_next_with_its_ow
     )
 
 
+def test_a_line_of_auth_is_over_where_the_next_one_begins_in_the_same_packet() -> None:
+    """So it was answered, and the reply that comes is another's."""
+    check(
+        """
+        S- 40
+        C< \\r\\nnext
+        S: 334 more
+        = < AUTH LOGIN ?
+        """,
+        after=f"{SMALL}C: AUTH LOGIN\nS: 334 VXNlcm5hbWU6",
+    )
+
+
 def test_of_pipelined_replies_one_is_lost_and_none_is_guessed() -> None:
     check(
         """
@@ -240,3 +253,32 @@ def test_what_was_left_of_a_lost_reply_is_not_a_later_commands() -> None:
         after=SMALL,
     )
     assert not [words for words in played.reports if words.startswith("< MAIL") and "502" in words]
+
+
+def test_what_waited_for_a_lost_reply_to_the_end_was_never_understood() -> None:
+    check(
+        """
+        C: MAIL FROM:<a@client.example>
+        c: RCPT TO:<b@example.test>
+        = > MAIL <a@client.example>
+        = ! unauthorized_pipelining
+        = > RCPT <b@example.test>
+        S- 24
+        C: MAIL FROM:<c@client.example>
+        C: DATA
+        S: 451 no
+        S: 503 no
+        = > MAIL <c@client.example>
+        = > DATA
+        C: STARTTLS
+        S: 220 go
+        = nothing
+        --
+        = < MAIL <a@client.example> ?
+        = < RCPT <b@example.test> ?
+        = < MAIL <c@client.example> ?
+        = < DATA ?
+        = lost
+        """,
+        after=SMALL,
+    )

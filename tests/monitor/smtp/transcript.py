@@ -120,8 +120,10 @@ class Ledger:
         match step:
             case Piece(Side.CLIENT, data, heard):
                 self._write_down(dialogue.client(data, heard))
+                self._take_back()
             case Piece(Side.SERVER, data):
                 self._write_down(dialogue.server(data, self._server_at))
+                self._take_back()
                 self._server_at += len(data)
             case Loss(Side.CLIENT, length):
                 self._write_down(dialogue.client_lost(length))
@@ -132,6 +134,11 @@ class Ledger:
                 self._write_down(dialogue.closed(in_doubt=in_doubt))
                 self.closed = True
                 assert self._next == len(self._sent), f"never answered: {self._sent[self._next :]}"
+
+    def _take_back(self) -> None:
+        """Nothing is TLS here."""
+        while self.dialogue.unread_client:
+            self._write_down(self.dialogue.client_text(self.dialogue.unread_client))
 
     def _write_down(self, events: list[Event]) -> None:
         for event in events:
