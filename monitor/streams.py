@@ -52,6 +52,7 @@ _HALF: Final = 1 << 31
 _MODULUS: Final = 1 << 32
 _BY_PLACE: Final = attrgetter("at")
 _CLIENT: Final = Side.CLIENT  # an attribute of an enum costs as much as the sum it stands in
+_SIDES: Final = (Side.CLIENT, Side.SERVER)  # and going through an enum a hundred times as much
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -294,7 +295,7 @@ class Streams:
         self._release()
         while self._held is not None:
             self._give_up_hole(self._most_held())
-        for side in Side:
+        for side in _SIDES:
             direction = self._of(side)
             if direction.passed:
                 self._tell_passed(side)
@@ -322,7 +323,7 @@ class Streams:
 
     def _begin_where_seen(self, gathered: list[tuple[Side, Segment]]) -> None:
         """A side's SYN did not come: its stream begins with the first byte that was seen or acknowledged."""
-        for side in Side:
+        for side in _SIDES:
             if not self._of(side).begun:
                 numbers = _numbers(gathered, side)
                 if numbers:
@@ -468,7 +469,7 @@ class Streams:
 
     def _overtake(self) -> None:
         """Another segment has passed those that are held."""
-        for side in Side:
+        for side in _SIDES:
             direction = self._of(side)
             direction.overtaken += 1
             if self._held is not None and direction.overtaken > REORDERING_LIMIT_SEGMENTS:

@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from monitor.cli.progress import LateProgress
-from probes.capabilities import Needs
 from probes.probe import Probe, ProbeUnavailable
+
+if TYPE_CHECKING:  # `read` has none, and imports are most of a short run
+    from probes.capabilities import Needs
 
 AUTO: Final = "auto"
 PYSHARK: Final = "pyshark"
@@ -38,7 +40,7 @@ def open_files_probe(
     return CaptureFilesProbe(paths, ports, progress=progress)
 
 
-GiveUp = Callable[[Needs], None]
+GiveUp = Callable[["Needs"], None]
 """Gives up all privileges but those that the probe needs."""
 
 
@@ -72,7 +74,7 @@ class _LiveProbe(Probe, Protocol):
     """A probe that wants its privileges to open."""
 
     @property
-    def needs(self) -> Needs:
+    def needs(self) -> "Needs":
         """From now on."""
 
 

@@ -17,6 +17,7 @@ KEPT_REPLY_BYTES: Final = 4 + KEPT_LINE_BYTES  # the same with code and separato
 
 # Reply-line: the code, then a blank, a hyphen or nothing at all ("250" alone).
 _REPLY_LINE: Final = re.compile(rb"\d{3}(?:[ \t-]|\Z)")
+_ZERO: Final = ord("0")
 _CHALLENGE: Final = 334
 """RFC 4954 section 4. Its text is a part of the AUTH exchange, and not kept."""
 
@@ -152,11 +153,18 @@ def _reply_code(line: bytes) -> int | None:
     What clients take for a reply line is one here, too ("250Ok"): it is somebody's reply, and if it were
     passed over, the next reply would be taken for it.
     """
-    head = line[:4]
-    digits = head[:3]
-    if len(digits) < 3 or not digits.isdigit() or (len(head) == 4 and head.isdigit()):
+    if len(line) < 3:
         return None
-    return int(digits)
+    first, second, third = line[0], line[1], line[2]
+    if not (_is_digit(first) and _is_digit(second) and _is_digit(third)):
+        return None
+    if len(line) > 3 and _is_digit(line[3]):
+        return None
+    return (first - _ZERO) * 100 + (second - _ZERO) * 10 + third - _ZERO
+
+
+def _is_digit(octet: int) -> bool:
+    return 0 <= octet - _ZERO <= 9
 
 
 def looks_like_reply(data: bytes) -> bool:
