@@ -304,14 +304,12 @@ class Conversation(StreamReader):
     def _client_after_220(self, data: bytes, at: int, heard: int) -> None:
         opening, at = self.client.opening + data, at - len(self.client.opening)
         self.client.opening = b""
-        is_tls = looks_like_tls(opening)
         if heard < self.dialogue.upgrade_heard_from:
             # Sent before the 220 was heard. A server that keeps to RFC 3207 throws it away.
             self._sink.event(AnomalySeen(Anomaly.STARTTLS_INJECTION))
-            if is_tls is False:
-                begin = find_record(opening)
-                opening, at = opening[begin:], at + begin
-                is_tls = looks_like_tls(opening)
+            begin = find_record(opening)
+            opening, at = opening[begin:], at + begin
+        is_tls = looks_like_tls(opening)
         if is_tls is None:
             self.client.opening = opening
         elif is_tls:
@@ -363,17 +361,15 @@ class Conversation(StreamReader):
     def _server_after_220(self, data: bytes, at: int) -> None:
         data, at = self.server.opening + data, at - len(self.server.opening)
         self.server.opening = b""
-        is_tls = looks_like_tls(data)
-        if is_tls is False:
+        begin = find_record(data)
+        if begin:
             if self.tls is not None and self.tls.in_doubt:
                 return  # the middle of a record, perhaps
             self._server_spoke_after_220 = True
             if self.client.sent_tls:
                 self._sink.event(AnomalySeen(Anomaly.RESPONSE_INJECTION))
-            begin = find_record(data)
             data, at = data[begin:], at + begin
-            is_tls = looks_like_tls(data)
-        if is_tls:
+        if looks_like_tls(data):
             self._start_tls(Side.SERVER, data, at, 0)
         else:
             self.server.opening = data
@@ -441,8 +437,7 @@ class Conversation(StreamReader):
             # After a loss, the 220 may answer what was held back.
             if self.dialogue.all_was_seen:
                 self._sink.event(AnomalySeen(Anomaly.STARTTLS_INJECTION))
-            if looks_like_tls(held) is False:
-                held = held[find_record(held) :]
+            held = held[find_record(held) :]
             if looks_like_tls(held):
                 self._start_tls(Side.CLIENT, held, self._client_end - len(held), 0)
             else:

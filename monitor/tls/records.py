@@ -13,6 +13,7 @@ What was found so stays a guess: when it proves wrong the search goes on, and it
 text.
 """
 
+import re
 from abc import ABC, abstractmethod
 from enum import Enum, auto
 from typing import Final
@@ -22,6 +23,7 @@ from mypy_extensions import mypyc_attr
 from monitor.side import Side
 
 HEADER_BYTES: Final = 5
+_MAY_BEGIN_RECORD: Final = re.compile(rb"[\x14-\x17](?:\x03|\Z)")  # type and version
 
 # Content types, RFC 8446 section 5.1 and, for the heartbeat, RFC 6520 section 3.
 CHANGE_CIPHER_SPEC: Final = 20
@@ -61,11 +63,11 @@ def looks_like_tls(data: bytes) -> bool | None:
 
 
 def find_record(data: bytes) -> int:
-    """Behind what is none: where the bytes are a record's header, as far as there are any; their number where
-    nowhere."""
-    for position in range(1, len(data)):
-        if _begins_record(data, position, APPLICATION_DATA, MAX_BODY_BYTES):
-            return position
+    """Behind what may be none: where the bytes are a record's header, as far as there are any; their number
+    where nowhere."""
+    for found in _MAY_BEGIN_RECORD.finditer(data):
+        if _begins_record(data, found.start(), APPLICATION_DATA, MAX_BODY_BYTES):
+            return found.start()
     return len(data)
 
 

@@ -40,6 +40,11 @@ SESSIONS = {
     .say(UPGRADE)
     .send(C, RECORD)
     .send(S, b"250 x" + ALERT),
+    "what only a client begins with, behind the 220": Wire()
+    .open()
+    .say(UPGRADE)
+    .send(S, b"x\xff\xff\x01")
+    .send(S, b"\x80\x2e\x01\x00\x02"),
     "behind the 220 in its packet": Wire()
     .open()
     .say(f"{GREETING}\nC: STARTTLS")
