@@ -623,6 +623,8 @@ class Dialogue:
         """Finds the command that a reply answers, and does what follows from it."""
         if self._queue.contradicts(reply):
             self._out_of_order(Anomaly.REPLY_MISMATCH)
+            if not reply.whole:
+                return  # the rest of the 354 or 334 before it, of which a part was lost
         command = self._queue.answer(reply)
         if command is not None:
             self._follow(command, reply)

@@ -46,6 +46,27 @@ def test_a_line_of_auth_is_over_where_the_next_one_begins_in_the_same_packet() -
     )
 
 
+def test_the_rest_of_a_cut_354_is_no_answer_to_the_message() -> None:
+    check(
+        """
+        C: DATA
+        S< 354-go
+        S- 9
+        S< 354 ahead
+        S- 2
+        = > DATA
+        = < DATA 354~
+        = body
+        C: text
+        C: .
+        = > . 9
+        S: 451 no
+        = < . 451
+        """,
+        after=RECIPIENT_GIVEN,
+    )
+
+
 def test_of_pipelined_replies_one_is_lost_and_none_is_guessed() -> None:
     check(
         """
