@@ -625,6 +625,8 @@ class Dialogue:
             self._out_of_order(Anomaly.REPLY_MISMATCH)
             if not reply.whole:
                 return  # the rest of the 354 or 334 before it, of which a part was lost
+        if self._bytes_lost and self._queue.is_nobodys(reply):
+            self._queue.lose_step()  # its command is among what was lost, or was taken for something else
         command = self._queue.answer(reply)
         if command is not None:
             self._follow(command, reply)

@@ -112,6 +112,10 @@ class ReplyQueue:
         """Whether a reply can't be the oldest command's, though it is its turn."""
         return self.in_step and reply.intermediate and _may_answer(reply, self._waiting[0]) is False
 
+    def is_nobodys(self, reply: Reply) -> bool:
+        """Whether it is the turn of a command, but a reply belongs to another kind than any that waits."""
+        return self.in_step and all([_may_answer(reply, command) is False for command in self._waiting])
+
     def answer(self, reply: Reply) -> Command | None:
         """Takes a reply while commands wait. Returns the command that it answers, None where that is not
         known."""

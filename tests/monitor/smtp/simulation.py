@@ -263,7 +263,8 @@ class Simulation:
 
 def lose_some(steps: list[Piece | Loss | Close], seed: int, share: float) -> list[Piece | Loss | Close]:
     """The same session with whole pieces lost, or a part of them."""
-    rng = random.Random(seed)
+    # Not the numbers that made the session, where both seeds are the same: nothing on a wire is lost by them.
+    rng = random.Random(f"lost {seed}")
     lossy: list[Piece | Loss | Close] = []
     for step in steps:
         if not isinstance(step, Piece) or rng.random() >= share:

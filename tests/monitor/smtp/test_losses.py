@@ -46,6 +46,30 @@ def test_a_line_of_auth_is_over_where_the_next_one_begins_in_the_same_packet() -
     )
 
 
+def test_after_a_loss_a_reply_of_another_kind_is_no_answer() -> None:
+    check(
+        """
+        C: MAIL FROM:<a@client.example>
+        S- 20
+        C: DATA
+        S: 503 no
+        C: NOOP
+        S: 235 come in
+        C: QUIT
+        S: 221 bye
+        = > MAIL <a@client.example>
+        = > DATA
+        = < MAIL <a@client.example> ?
+        = < DATA 503
+        = > NOOP
+        = > QUIT
+        = < NOOP ?
+        = < QUIT 221
+        """,
+        after=SMALL,
+    )
+
+
 def test_the_rest_of_a_cut_354_is_no_answer_to_the_message() -> None:
     check(
         """
