@@ -114,7 +114,7 @@ class ReplyQueue:
 
     def is_nobodys(self, reply: Reply) -> bool:
         """Whether it is the turn of a command, but a reply belongs to another kind than any that waits."""
-        return self.in_step and all([_may_answer(reply, command) is False for command in self._waiting])
+        return self.in_step and all(_may_answer(reply, command) is False for command in self._waiting)
 
     def answer(self, reply: Reply) -> Command | None:
         """Takes a reply while commands wait. Returns the command that it answers, None where that is not
