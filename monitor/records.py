@@ -290,13 +290,17 @@ class RecordsWriter:
             _LOG.warning("records: lost, because nobody has read them from %s: %d", self._name, lost)
 
     def _was_moved(self) -> bool:
+        # Opened and not looked at: the folder may be one that only others may look into.
         try:
-            there = os.stat(self._path)
+            there = self._open_to_read(self._path)
         except FileNotFoundError:
             return True
         except OSError:
             return False  # nobody can tell
-        return not os.path.samestat(there, os.fstat(self._descriptor))
+        try:
+            return not os.path.samestat(os.fstat(there), os.fstat(self._descriptor))
+        finally:
+            os.close(there)
 
     def _leave_moved_file(self) -> None:
         try:

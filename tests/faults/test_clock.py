@@ -32,7 +32,9 @@ def test_a_clock_that_is_set_forth_and_back_changes_times_and_nothing_else(
 ) -> None:
     clock, path = tmp_path / "clock", tmp_path / "records.jsonl"
     clock.write_text("0")
-    watch = start_watch("--records", str(path), program=[sys.executable, _OTHER_CLOCK, clock])
+    # As root: the clock is a file in a folder of root's.
+    arguments = ("--records", str(path), "--user", "root")
+    watch = start_watch(*arguments, program=[sys.executable, _OTHER_CLOCK, clock])
 
     def records() -> list[dict[str, Any]]:
         return [json.loads(line) for line in path.read_bytes().splitlines()]

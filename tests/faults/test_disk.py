@@ -112,7 +112,8 @@ def test_a_disk_that_turns_read_only_is_told_of_once_and_its_successor_is_taken(
         assert watch.log.count("Read-only file system") == 1
         # After such an error, a repair would come here. Meanwhile there is only the folder beneath.
         disk.take_away()
-        eventually(path.exists, 20)
+        # Said once the old file is closed: as long as it is open, so is the disk that was taken away.
+        eventually(lambda: watch.log.count("going on in a new file") == 1, 20)
         disk.mount()
         eventually(lambda: watch.log.count("going on in a new file") == 2, 20)
         _sessions(smtp_server, 2)
