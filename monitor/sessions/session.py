@@ -226,9 +226,13 @@ class Session(EventSink):
 
     def _room(self, characters: int) -> bool:
         """Is there room in the lists for one more item with so much text?"""
-        self._items += 1
-        self._characters += characters
-        if self._items <= LISTED_ITEMS_LIMIT and self._characters <= LISTED_TEXT_LIMIT_CHARACTERS:
+        if (
+            Anomaly.LIST_OVERFLOW not in self._anomalies  # the end is left out, not something between
+            and self._items < LISTED_ITEMS_LIMIT
+            and self._characters + characters <= LISTED_TEXT_LIMIT_CHARACTERS
+        ):
+            self._items += 1
+            self._characters += characters
             return True
         self._anomalies |= {Anomaly.LIST_OVERFLOW}
         return False

@@ -119,7 +119,10 @@ class ReplyQueue:
     def answer(self, reply: Reply) -> Command | None:
         """Takes a reply while commands wait. Returns the command that it answers, None where that is not
         known."""
-        proven = any(_may_answer(reply, command) for command in self._waiting)
+        # Most codes belong to no kind of command: then the queue, which may be long, is not looked through.
+        proven = reply.code in _ONLY_ANSWER_TO and any(
+            _may_answer(reply, command) for command in self._waiting
+        )
         if self.in_step or self._first_is_certain:
             self._first_is_certain = False
             proven = proven and reply.intermediate

@@ -25,7 +25,7 @@ class Flood(NamedTuple):
     """From packet to packet."""
     run: Callable[[Tap, int], Iterator[None]]
     """Sends it all, and pauses often, for an ordinary session to come between."""
-    least_records: int = 1
+    records: int = 1
     """What the flood itself leaves at its full size, ordinary sessions not counted."""
 
     def write(self, tap: Tap, size: int) -> None:
@@ -157,13 +157,13 @@ def _sparse(tap: Tap, size: int) -> Iterator[None]:
 
 
 FLOODS: Final = (
-    Flood("handshakes never completed", 1_000_000, "SYNs", 10, _half_open, least_records=0),
-    Flood("connections open and silent", 100_000, "connections", 10, _silent, least_records=100_000),
-    Flood("tiny sessions", 1_000_000, "sessions", 10, _tiny, least_records=1_000_000),
+    Flood("handshakes never completed", 1_000_000, "SYNs", 10, _half_open, records=0),
+    Flood("connections open and silent", 100_000, "connections", 10, _silent, records=100_000),
+    Flood("tiny sessions", 1_000_000, "sessions", 10, _tiny, records=1_000_000),
     Flood("one line", 10**9, "bytes", 1_000, _line),
     Flood("one reply to EHLO", 10**9, "bytes", 1_000, _reply),
     Flood("recipients of one message", 1_000_000, "RCPTs", 1_000, _recipients),
     Flood("segments in any order", 1_000_000, "segments", 10, _disorder),
-    Flood("fragments", 1_000_000, "fragments", 10, _fragments, least_records=0),
+    Flood("fragments", 1_000_000, "fragments", 10, _fragments, records=0),
     Flood("a stream with holes of gigabytes", 1 << 42, "bytes", 1_000, _sparse),
 )

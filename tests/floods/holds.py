@@ -20,8 +20,9 @@ def faults(flood: Flood, size: int, outcome: Outcome) -> list[str]:
     right = [one for one in outcome.ordinary if one["envelope"] == "visible" and one["capture"]["complete"]]
     if len(right) != ORDINARY:
         found.append(f"{len(right)} of {ORDINARY} ordinary sessions right")
-    if outcome.records < flood.least_records * size // flood.size:
-        found.append(f"{outcome.records} records of the flood")
+    expected = flood.records * size // flood.size if flood.records > 1 else flood.records
+    if outcome.records != expected:
+        found.append(f"{outcome.records} records of the flood, not {expected}")
     if outcome.peak_bytes > MOST_RESIDENT_BYTES:
         found.append(f"{outcome.peak_bytes} bytes resident")
     if outcome.longest_record_bytes > MOST_RECORD_BYTES:
