@@ -16,7 +16,7 @@ FUZZ_SECONDS ?= 120
 CYCLONEDX := cyclonedx-bom==7.5.0
 PIP_AUDIT := pip-audit==2.10.1
 
-.PHONY: help setup run test lint format test-fast test-live endurance floods fuzz boards bench wheel lock sbom \
+.PHONY: help setup run test lint format test-fast test-live faults endurance floods fuzz boards bench wheel lock sbom \
 	audit clean
 
 help: ## list the targets
@@ -32,15 +32,19 @@ $(STAMP): pyproject.toml scripts/setup
 run: setup ## the main job: watch this machine's mail, or a demonstration (INTERFACE=eth0 to choose)
 	@$(BIN)/python -m tests.lab.run $(INTERFACE)
 
-test: setup lab lint ## everything that must hold: lint and all tests (under 10 minutes)
+test: setup lab lint ## lint, and all tests but those that take long: what must hold at every commit
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "not live and not endurance"
-	@if [ "$$(id -u)" = 0 ]; then $(BIN)/pytest -q -m live; else echo "live tests need root: left out"; fi
+	@if [ "$$(id -u)" = 0 ]; then $(BIN)/pytest -q -m live --ignore=tests/faults; \
+	else echo "live tests need root: left out"; fi
 
 test-fast: setup ## tests without live mail servers and captures' degraded copies
 	$(BIN)/pytest -q -n $(WORKERS) -m "not live and not endurance" --deselect tests/monitor/sessions/test_degraded.py
 
 test-live: setup lab ## only the tests with real mail servers in network namespaces, as root
 	$(BIN)/pytest -q -m live
+
+faults: setup lab ## break what watch stands on (links, clock, disks, processes), and overload it; as root
+	$(BIN)/pytest -q -m live tests/faults
 
 endurance: setup lab ## 5,000 real sessions, and six hours of packets in minutes, through the pyshark probe
 	$(BIN)/pytest -q -m endurance tests/endurance
