@@ -52,8 +52,8 @@ _ONLY_FOR_PROGRAMS: Final = (
 _CLONE_NEW: Final = (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)
 """linux/sched.h: CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET. NEWTIME is for clone3."""
 _CLONE_THREAD: Final = 0x10000
-_BPF_LOOKS: Final = (1, 3)
-"""linux/bpf.h: BPF_MAP_LOOKUP_ELEM, UPDATE and DELETE."""
+_BPF_ON_MAPS: Final = (1, 2, 3, 24)
+"""linux/bpf.h: BPF_MAP_LOOKUP_ELEM, UPDATE and DELETE, and BPF_MAP_LOOKUP_BATCH."""
 _TIOCSTI: Final = 0x5412
 """asm-generic/ioctls.h: types into the terminal."""
 _TIOCLINUX: Final = 0x541C
@@ -114,13 +114,13 @@ def _deny_what_only_programs_need(rules: "_Rules", needs: Needs) -> None:
             rules.deny_where(call, flags, os.O_ACCMODE, mode)
         for flag in (os.O_CREAT, os.O_TRUNC):
             rules.deny_where(call, flags, flag, flag)
-    rules.deny_outside("bpf", 0, *_BPF_LOOKS)
+    rules.deny_all_but("bpf", 0, *_BPF_ON_MAPS)
     rules.deny_above("sendto", 5, _NETLINK_ADDRESS_BYTES)
     if Capability.NET_RAW in needs.capabilities:
-        # libpcap asks interfaces for their time stamps by a socket of any kind, first by this one.
-        rules.deny_outside("socket", 0, socket.AF_NETLINK, socket.AF_PACKET, but=socket.AF_UNIX)
+        # libpcap asks interfaces for their time stamps by a socket of any kind, first by AF_UNIX.
+        rules.deny_all_but("socket", 0, socket.AF_UNIX, socket.AF_NETLINK, socket.AF_PACKET)
     else:
-        rules.deny_outside("socket", 0, socket.AF_NETLINK, socket.AF_NETLINK)
+        rules.deny_all_but("socket", 0, socket.AF_NETLINK)
         # As promiscuous mode, and rings that see more than the filter.
         rules.deny_where("setsockopt", 1, _INT, _SOL_PACKET)
     rules.deny_netlink_but_routes()
@@ -151,15 +151,11 @@ class _Rules:
     def deny_above(self, call: str, argument: int, value: int) -> None:
         self._add(self._eperm, call, self._seccomp.Arg(argument, self._seccomp.GT, value))
 
-    def deny_outside(self, call: str, argument: int, least: int, most: int, *, but: int = -1) -> None:
-        arg = self._seccomp.Arg
-        if but < 0:
-            self._add(self._eperm, call, arg(argument, self._seccomp.LT, least))
-        else:
-            for value in range(least):
-                if value != but:
-                    self._add(self._eperm, call, arg(argument, self._seccomp.MASKED_EQ, _INT, value))
-        self._add(self._eperm, call, arg(argument, self._seccomp.GT, most))
+    def deny_all_but(self, call: str, argument: int, *allowed: int) -> None:
+        most = max(allowed)
+        for value in set(range(most)).difference(allowed):
+            self.deny_where(call, argument, _INT, value)
+        self.deny_above(call, argument, most)
 
     def deny_netlink_but_routes(self) -> None:
         is_netlink = self._seccomp.Arg(0, self._seccomp.EQ, socket.AF_NETLINK)

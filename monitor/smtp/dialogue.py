@@ -289,9 +289,10 @@ class Dialogue:
         return self.phase is not Phase.LOST and self.phase not in NOT_SMTP
 
     @property
-    def all_was_seen(self) -> bool:
-        """No byte of either side was lost so far."""
-        return not self._bytes_lost
+    def server_in_clear(self) -> bool:
+        """The same of the server's."""
+        understood = self._queue.in_step or not self._server_held
+        return self._server_in_line and understood and self.phase is not Phase.TLS
 
     @property
     def server_thread_lost(self) -> bool:
@@ -304,10 +305,9 @@ class Dialogue:
         return self._server_in_line and (self._server_cut or bool(self._server_held))
 
     @property
-    def server_in_clear(self) -> bool:
-        """The same of the server's."""
-        understood = self._queue.in_step or not self._server_held
-        return self._server_in_line and understood and self.phase is not Phase.TLS
+    def all_was_seen(self) -> bool:
+        """No byte of either side was lost so far."""
+        return not self._bytes_lost
 
     @property
     def upgrade_heard_from(self) -> int:
@@ -334,12 +334,11 @@ class Dialogue:
                 self._queue.give_up_all()  # what is skipped may hold commands, and what comes may answer them
                 position = len(data)
                 break
-            if self.phase is Phase.COMMANDS and self._cut_line is None and not self._held_is_text:
-                first = data[position]
-                if first >= 0x80 or 0x14 <= first <= 0x17:
-                    self.unread_client = data[position:]
-                    position = len(data)
-                    break
+            begins_line = self.phase is Phase.COMMANDS and self._cut_line is None
+            if begins_line and not self._held_is_text and _may_begin_tls(data[position]):
+                self.unread_client = data[position:]
+                position = len(data)
+                break
             end = data.find(b"\n", position)
             if end < 0:
                 if len(data) - position > LINE_LIMIT_BYTES or self._cut_line is not None:
@@ -689,3 +688,9 @@ class Dialogue:
 
     def _emit(self, event: Event) -> None:
         self._queue.report(event)
+
+
+def _may_begin_tls(octet: int) -> bool:
+    """And no command: the types of records (RFC 8446 section 5.1), and the length of a hello in SSLv2's
+    format."""
+    return octet >= 0x80 or 0x14 <= octet <= 0x17

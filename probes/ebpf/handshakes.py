@@ -16,7 +16,8 @@ _SECOND_NS: Final = 1_000_000_000
 
 
 class Handshakes:
-    """Both numbers are as they were at the last `count`, never too high, and never fall."""
+    """Both numbers are as they were at the last `count`, never too high, and never fall. Where the kernel
+    does not say what is under way, they stay."""
 
     __slots__ = ("_program", "incomplete", "packets")
 
@@ -33,13 +34,16 @@ class Handshakes:
         # up meanwhile is subtracted once at least.
         begun, _, _ = self._program.handshake_counts()
         packets_ever = self._program.held()
-        under_way, packets = (0, 0) if are_over else self._under_way()
+        try:
+            under_way, packets = (0, 0) if are_over else self._under_way()
+        except OSError:
+            return
         _, told, told_packets = self._program.handshake_counts()
         self.incomplete = max(self.incomplete, begun - told - under_way)
         self.packets = max(self.packets, packets_ever - told_packets - packets)
 
     def _under_way(self) -> tuple[int, int]:
-        """How many, and of how many packets."""
+        """How many, and of how many packets. Raises OSError."""
         oldest_boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - self._program.held_seconds * _SECOND_NS
         handshakes = packets = 0
         for some in self._program.handshakes():

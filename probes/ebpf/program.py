@@ -1,5 +1,6 @@
 """The loaded filter, and the ways into its maps."""
 
+import errno
 import json
 import mmap
 import os
@@ -103,18 +104,20 @@ class Program:
         self._libbpf.bpf_map_update_elem(self._asked, key, what, c_uint64(0))
 
     def handshakes(self) -> Iterator[bytes]:
-        """Those that the filter keeps (`struct handshake`), some at a time, as they are then."""
+        """Those that the filter keeps (`struct handshake`), some at a time, as they are then. Raises OSError
+        where the kernel does not say."""
         keys = create_string_buffer(_AT_ONCE * FLOW_KEY_BYTES)
         values = create_string_buffer(_AT_ONCE * _HANDSHAKE_BYTES)
-        place, first = c_uint32(), True
-        more = True
-        while more:
+        place, after = c_uint32(), None
+        result = 0
+        while result == 0:
             count = c_uint32(_AT_ONCE)
-            after = None if first else byref(place)
-            more = not self._libbpf.bpf_map_lookup_batch(
+            result = self._libbpf.bpf_map_lookup_batch(
                 self._handshakes, after, byref(place), keys, values, byref(count), None
             )
-            first = False
+            if result not in (0, -errno.ENOENT):  # that: these are the last
+                raise OSError(-result, os.strerror(-result))
+            after = byref(place)
             yield values.raw[: count.value * _HANDSHAKE_BYTES]
 
     def handshake_counts(self) -> tuple[int, int, int]:

@@ -29,7 +29,9 @@ from probes.capabilities import Capability, Needs
 SYS_SENDTO, SYS_CLONE, SYS_PTRACE, SYS_UNSHARE, SYS_BPF = 44, 56, 101, 272, 321
 SYS_IO_URING_SETUP, SYS_CLONE3, SYS_OPENAT2 = 425, 435, 437
 CLONE_NEWUSER = 0x10000000
+# linux/bpf.h
 BPF_MAP_CREATE = 0
+BPF_MAP_TYPE_LRU_HASH = 9
 PTRACE_SEIZE = 0x4206
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -58,13 +60,36 @@ def fork() -> None:
     os.waitpid(child, 0)
 
 
-def make_map() -> None:
-    """An array of one number, as linux/bpf.h's union bpf_attr asks for it."""
-    attributes = struct.pack("=5I", 2, 4, 4, 1, 0).ljust(72, b"\0")
-    descriptor = libc.syscall(SYS_BPF, BPF_MAP_CREATE, attributes, 72)
+def new_map() -> int:
+    """Numbers by numbers, as linux/bpf.h's union bpf_attr asks for it. A descriptor."""
+    attributes = struct.pack("=5I", BPF_MAP_TYPE_LRU_HASH, 4, 4, 64, 0).ljust(72, b"\0")
+    descriptor: int = libc.syscall(SYS_BPF, BPF_MAP_CREATE, attributes, 72)
     if descriptor < 0:
         raise OSError(ctypes.get_errno(), "")
-    os.close(descriptor)
+    return descriptor
+
+
+def make_map() -> None:
+    os.close(new_map())
+
+
+def look_into_map(map_descriptor: int) -> None:
+    """All that `probes.ebpf.program` goes on to do with those of the filter."""
+    libbpf = ctypes.CDLL("libbpf.so.1")
+    key, value = ctypes.c_uint32(1), ctypes.c_uint32(7)
+    keys, values, count, place = (ctypes.c_uint32 * 64)(), (ctypes.c_uint32 * 64)(), ctypes.c_uint32(64), key
+    for result in (
+        libbpf.bpf_map_update_elem(
+            map_descriptor, ctypes.byref(key), ctypes.byref(value), ctypes.c_uint64(0)
+        ),
+        libbpf.bpf_map_lookup_elem(map_descriptor, ctypes.byref(key), ctypes.byref(value)),
+        libbpf.bpf_map_lookup_batch(
+            map_descriptor, None, ctypes.byref(place), keys, values, ctypes.byref(count), None
+        ),
+        libbpf.bpf_map_delete_elem(map_descriptor, ctypes.byref(ctypes.c_uint32(1))),
+    ):
+        if result not in (0, -errno.ENOENT):  # which says that there are no more
+            raise OSError(-result, "")
 
 
 def clone3() -> None:
@@ -122,7 +147,7 @@ def main() -> None:
     tcp, udp = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
     packets = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
     to_somebody = struct.pack("=HHiHBB8s", socket.AF_PACKET, 0x0008, 1, 0, 0, 6, bytes(8))
-    neighbour = process_of_nobody()
+    neighbour, known_map = process_of_nobody(), new_map()
     programs = ("/bin/true",) if "starts_programs" in sys.argv else ()
     give_up(to_become("nobody"), Needs(kept, programs))
     attempts: dict[str, Callable[[], Any]] = {
@@ -145,6 +170,7 @@ def main() -> None:
         "name space of users, by clone": clone_into_name_space,
         "name space of users": call(SYS_UNSHARE, CLONE_NEWUSER),
         "io_uring": call(SYS_IO_URING_SETUP, 1, bytes(120)),
+        "look into a BPF map": lambda: look_into_map(known_map),
         "ordinary work": ordinary,
     }
     print(json.dumps({name: outcome(attempt) for name, attempt in attempts.items()}))

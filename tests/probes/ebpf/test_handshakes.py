@@ -328,3 +328,18 @@ def test_a_handshake_that_a_flood_pushed_out_is_counted_and_its_session_never_wr
         assert wrong_facts(record, true) == []
         assert record["capture"]["complete"] == (held == 1)  # its SYN/ACK says where both sides begin
         assert incomplete == 5_001
+
+
+def test_where_the_kernel_does_not_say_what_is_under_way_nothing_is_counted() -> None:
+    behind = Filter()
+    behind.show([Wire().segment(Side.CLIENT, SYN)])
+    before = behind.handshakes.incomplete, behind.handshakes.packets
+    program, descriptor = behind._program, behind._program._handshakes
+    program._handshakes = -1  # as where a map is refused
+    try:
+        behind.handshakes.count()
+    finally:
+        program._handshakes = descriptor
+    assert (behind.handshakes.incomplete, behind.handshakes.packets) == before
+    behind.handshakes.count(are_over=True)
+    assert behind.handshakes.incomplete == before[0] + 1
