@@ -6,8 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from urllib.request import urlopen
 
@@ -16,6 +14,7 @@ import pytest
 from monitor.cli import watch
 from tests.deploy.as_the_unit import UNIT, directives
 from tests.lab.packages import LabUnavailableError, ensure
+from tests.lab.waiting import await_condition
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(sys.executable).with_name("smtp-horizon")
@@ -90,7 +89,7 @@ def test_the_program_runs_under_it(tmp_path: Path) -> None:
         with log.open("wb") as output:
             process = subprocess.Popen(command, stderr=output, cwd=ROOT)
         try:
-            _await(lambda: "metrics are at" in log.read_text(), process, log)
+            await_condition(lambda: "metrics are at" in log.read_text(), process, log)
             assert "with the ebpf probe" in log.read_text()
             assert "running as nobody, with no capability" in log.read_text()
             (url,) = (word for word in log.read_text().split() if word.startswith("http://"))
@@ -102,7 +101,7 @@ def test_the_program_runs_under_it(tmp_path: Path) -> None:
             (watching,) = _children(process.pid)
             records.rename(folder / "records.1")
             os.kill(watching, signal.SIGHUP)
-            _await(records.exists, process, log)
+            await_condition(records.exists, process, log)
             os.kill(watching, signal.SIGTERM)
             assert process.wait(20) == 0
         finally:
@@ -118,11 +117,3 @@ def test_the_program_runs_under_it(tmp_path: Path) -> None:
 
 def _children(process: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-
-def _await(condition: Callable[[], object], process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)

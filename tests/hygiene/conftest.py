@@ -16,6 +16,7 @@ import pytest
 
 from tests.hygiene.wire import Server, Tcpdump, on_a_terminal
 from tests.lab.packages import LabUnavailableError, ensure
+from tests.lab.waiting import await_condition
 
 PROGRAM: Final = str(Path(sys.executable).with_name("smtp-horizon"))
 SETTLED_SECONDS: Final = 3.0
@@ -54,7 +55,7 @@ def hear(
         with log.open("wb") as output:
             watch = subprocess.Popen(command, stderr=output, env={**os.environ, **(environment or {})})
         running.callback(watch.kill)
-        _await(lambda: b"metrics are at" in log.read_bytes(), watch)
+        await_condition(lambda: b"metrics are at" in log.read_bytes(), watch, log)
         running.enter_context(Tcpdump(server.port, capture))
         happening(server, watch.pid)
         time.sleep(SETTLED_SECONDS)
@@ -71,14 +72,6 @@ def hear(
         said.read_errors += done.stderr
     said.table = on_a_terminal([*read, "table", str(capture)])
     return said
-
-
-def _await(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,12 +6,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+
+from tests.lab.waiting import await_condition
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(sys.executable).with_name("smtp-horizon")
@@ -57,17 +58,19 @@ def test_nothing_is_imported_late(probe: str, place: Path) -> None:
             ["unshare", "--mount", "sh", "-c", HIDING, "sh", PROGRAM, *watch], stderr=output, env=environment
         )
     try:
-        _await(lambda: "metrics are at" in log.read_text(), process, log)
+        await_condition(lambda: "metrics are at" in log.read_text(), process, log)
         process_folder = Path(f"/proc/{process.pid}/root{ROOT.parent}")
         assert process_folder.stat().st_mode & 0o777 == 0o700
         assert "running as nobody" in log.read_text() or "running as smtp-horizon" in log.read_text()
         (url,) = (word for word in log.read_text().split() if word.startswith("http://"))
         _have_a_session(listener)
-        _await(lambda: b'smtp_monitor_records_total{result="written"} 1.0' in _get(url), process, log)
+        await_condition(
+            lambda: b'smtp_monitor_records_total{result="written"} 1.0' in _get(url), process, log
+        )
         for path in ("", "/nosuch"):
             _get(url.removesuffix("/metrics") + path)
         process.send_signal(signal.SIGHUP)
-        _await(lambda: "records reopened" in log.read_text(), process, log)
+        await_condition(lambda: "records reopened" in log.read_text(), process, log)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     finally:
@@ -100,11 +103,3 @@ def _get(url: str) -> bytes:
     except OSError as error:  # 404
         body = str(error).encode()
     return body
-
-
-def _await(condition: Callable[[], object], process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
