@@ -15,8 +15,8 @@ MOST_RECORD_BYTES: Final = 1_000_000
 def faults(flood: Flood, size: int, outcome: Outcome) -> list[str]:
     """A line for each promise that is broken."""
     found = []
-    if outcome.status or outcome.said:
-        found.append(f"status {outcome.status}: {outcome.said.strip()}")
+    if outcome.status:
+        found.append(f"status {outcome.status}")
     right = [one for one in outcome.ordinary if one["envelope"] == "visible" and one["capture"]["complete"]]
     if len(right) != ORDINARY:
         found.append(f"{len(right)} of {ORDINARY} ordinary sessions right")
