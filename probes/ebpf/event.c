@@ -3,12 +3,6 @@
  * What goes up through the ring buffer, and what is counted of the rest. probes/ebpf/event.py unpacks it.
  */
 
-enum { false, true };
-
-/* Lest clang see through a number, and make one comparison of two, or a branch of arithmetic: where the verifier can't
- * follow. */
-#define OPAQUE(number) asm volatile("" : "+r"(number))
-
 /* What becomes of a packet: all but HAND_UP are counted in `passed_by`. probes/ebpf/program.py has the order too. HELD: it
  * waits for the next of its connection, handshake.c. */
 enum verdict { HAND_UP, OTHER_PORT, NOT_TCP, MALFORMED, RING_BUFFER_FULL, UNNEEDED, HELD, VERDICTS };

@@ -1,14 +1,13 @@
-"""Compiles and loads the filter, and hands over what the kernel gave: a process of its own.
+"""Compiles and loads programs for the kernel, and hands over what it gave: a process of its own.
 
-bcc brings a compiler of 150 MB, which nobody needs once the filter is loaded: it goes with this process. What
-stays are descriptors, of the program and of its maps. `probes.ebpf.program` starts it:
+bcc brings a compiler of 150 MB, which nobody needs once the programs are loaded: it goes with this process.
+What stays are descriptors, of programs and of maps. `probes.ebpf.loading` starts it:
 
-    python -m probes.ebpf.loader SOCKET FOLDER CONSTANTS PORTS
+    python -m probes.ebpf.loader SOCKET BUILD
 
 It answers on the descriptor SOCKET with one message of JSON, and the descriptors where it succeeded.
 """
 
-import json
 import os
 import platform
 import socket
@@ -21,59 +20,69 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+import msgspec
+
 from probes.capabilities import Capability, in_effect
+from probes.ebpf.loading import Answer, Build, ProgramKind
 from probes.probe import ProbeUnavailable
 
-SOURCES: Final = ("event.c", "packet.c", "handshake.c", "appetite.c", "filter.c")
-"""One text for the compiler, in this order: bcc understands its maps only in the main file."""
-MAPS: Final = ("events", "flows", "asked", "handshakes", "handshake_counts", "passed_by")
-"""The maps whose descriptors follow the program's, in this order."""
-_FUNCTION: Final = b"hand_up_watched"
-
-_USE_PCAP: Final = "or let `--probe auto` capture with libpcap"
+KERNEL_SOURCE: Final = Path(__file__).parent / "kernel_source"
+_IN_SYS_ADMIN: Final = frozenset({Capability.BPF, Capability.PERFMON})
+"""What that includes, as before Linux 5.8 there was nothing finer."""
 
 
 def main() -> None:
-    answer_to, folder, constants, ports = sys.argv[1:]
+    answer_to, build = sys.argv[1], msgspec.json.decode(sys.argv[2], type=Build)
     with socket.socket(fileno=int(answer_to)) as parent:
         try:
-            descriptors = _load(Path(folder), json.loads(constants), json.loads(ports))
+            descriptors = _load(build)
         except ProbeUnavailable as reason:
-            said = {"message": str(reason).removesuffix(f"; {reason.remedy}"), "remedy": reason.remedy}
-            parent.sendall(json.dumps(said).encode())
+            said = Answer(str(reason).removesuffix(f"; {reason.remedy}"), reason.remedy)
+            parent.sendall(msgspec.json.encode(said))
         else:
-            socket.send_fds(parent, [b"{}"], descriptors)
+            socket.send_fds(parent, [msgspec.json.encode(Answer())], descriptors)
 
 
-def _load(folder: Path, constants: dict[str, int], ports: list[int]) -> list[int]:
-    """Descriptors of the program and of MAPS. Raises ProbeUnavailable."""
-    bcc = _import_bcc()
+def _load(build: Build) -> list[int]:
+    """Descriptors of the programs and of the maps. Raises ProbeUnavailable."""
+    bcc = _import_bcc(build)
     held = in_effect()
-    _check(held)
+    _check(held, build)
+    constants = build.constants
     if not held & {Capability.PERFMON, Capability.SYS_ADMIN}:
         # Without it the kernel lets no program walk through a packet's bytes: against speculative reading.
-        constants["APPETITE"] = 0
+        constants |= build.constants_without_perfmon
+    kinds = {
+        ProgramKind.SOCKET_FILTER: bcc.BPF.SOCKET_FILTER,
+        ProgramKind.PROBE: bcc.BPF.KPROBE,
+        ProgramKind.TRACEPOINT: bcc.BPF.TRACEPOINT,
+    }
+    programs: dict[str, int] = {}
     with _standard_error_kept() as said:
-        bpf = _compile(bcc, folder, constants, said)
+        bpf = _compile(bcc, build, said)
         try:
-            program: int = bpf.load_func(_FUNCTION, bcc.BPF.SOCKET_FILTER).fd
+            for name, kind in build.programs.items():
+                programs[name] = bpf.load_func(name.encode(), kinds[kind]).fd
         except Exception as error:  # bcc raises no other class
-            raise _refused(said(), str(error)) from None
+            raise _refused(said(), str(error), build) from None
     watched = bpf[b"watched_ports"]
-    for word in {port // 64 for port in ports}:
-        bits = sum(1 << port % 64 for port in ports if port // 64 == word)
+    for word in {port // 64 for port in build.ports}:
+        bits = sum(1 << port % 64 for port in build.ports if port // 64 == word)
         watched[c_int(word)] = c_ulonglong(bits)
-    return [program, *(bpf[name.encode()].map_fd for name in MAPS)]
+    for table, names in build.turns.items():
+        for place, name in enumerate(names):
+            bpf[table.encode()][c_int(place)] = c_int(programs[name])
+    return [*programs.values(), *(bpf[name.encode()].map_fd for name in build.maps)]
 
 
-def _import_bcc() -> ModuleType:
+def _import_bcc(build: Build) -> ModuleType:
     try:
         import bcc  # noqa: PLC0415  only who captures live needs it
     except (ImportError, OSError) as error:
         raise ProbeUnavailable(
-            f"the eBPF probe needs bcc, and Python can't import it ({_first_line(str(error))})",
+            f"the {build.whose} needs bcc, and Python can't import it ({_first_line(str(error))})",
             "run `apt-get install python3-bpfcc` and use a virtual environment made by "
-            f"`/usr/bin/python3 -m venv --system-site-packages`, {_USE_PCAP}",
+            f"`/usr/bin/python3 -m venv --system-site-packages`, {build.instead}",
         ) from None
     if not hasattr(bcc, "BPF"):
         raise ProbeUnavailable(
@@ -83,37 +92,43 @@ def _import_bcc() -> ModuleType:
     return bcc  # type: ignore[no-any-return]
 
 
-def _check(held: frozenset[int]) -> None:
+def _check(held: frozenset[int], build: Build) -> None:
     """Raises ProbeUnavailable where capabilities are missing."""
-    missing = [] if Capability.NET_RAW in held else ["CAP_NET_RAW"]
-    if not held & {Capability.BPF, Capability.SYS_ADMIN}:
-        missing.append("CAP_BPF")
+    everything = Capability.SYS_ADMIN in held
+    missing = [
+        f"CAP_{Capability(number).name}"
+        for number in build.capabilities
+        if number not in held and not (everything and number in _IN_SYS_ADMIN)
+    ]
     if missing:
+        wanted = " and ".join(f"CAP_{Capability(number).name}" for number in build.capabilities)
         raise ProbeUnavailable(
-            f"no privilege to capture with eBPF: {' and '.join(missing)} missing",
-            "run it as root, or grant CAP_NET_RAW and CAP_BPF (systemd: AmbientCapabilities=)",
+            f"no privilege {build.purpose}: {' and '.join(missing)} missing",
+            f"run it as root, or grant {wanted} (systemd: AmbientCapabilities=)",
         )
 
 
-def _compile(bcc: ModuleType, folder: Path, constants: dict[str, int], said: Callable[[], str]) -> Any:
-    os.environ["BCC_KERNEL_SOURCE"] = str(folder / "kernel_source")
-    text = "".join(f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in SOURCES)
+def _compile(bcc: ModuleType, build: Build, said: Callable[[], str]) -> Any:
+    os.environ["BCC_KERNEL_SOURCE"] = str(KERNEL_SOURCE)
+    # One text: bcc understands its maps only in the main file.
+    text = "".join(f'#line 1 "{Path(source).name}"\n{Path(source).read_text()}' for source in build.sources)
+    cflags = [f"-D{name}={value}" for name, value in build.constants.items()]
     try:
-        return bcc.BPF(text=text.encode(), cflags=[f"-D{name}={value}" for name, value in constants.items()])
+        return bcc.BPF(text=text.encode(), cflags=cflags)
     except Exception as error:  # bcc raises no other class
-        raise _refused(said(), str(error)) from None
+        raise _refused(said(), str(error), build) from None
 
 
-def _refused(said: str, error: str) -> ProbeUnavailable:
+def _refused(said: str, error: str, build: Build) -> ProbeUnavailable:
     """Tells a kernel that forbids from a kernel or compiler that can't."""
     if "Operation not permitted" in said or "super-user privileges" in error:
         return ProbeUnavailable(
             "the kernel forbids BPF here (a container, seccomp, a limit on locked memory or lockdown)",
-            f"run it on the host or with CAP_BPF in the first user namespace, {_USE_PCAP}",
+            f"run it on the host or with CAP_BPF in the first user namespace, {build.instead}",
         )
     return ProbeUnavailable(
-        f"the eBPF filter can't be loaded: {_first_line(said) or _first_line(error)}",
-        f"it needs Linux 5.8 or newer with BPF (here: {platform.release()}), {_USE_PCAP}",
+        f"the {build.what} can't be loaded: {_first_line(said) or _first_line(error)}",
+        f"it needs Linux 5.8 or newer with BPF (here: {platform.release()}), {build.instead}",
     )
 
 

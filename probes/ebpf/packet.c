@@ -59,15 +59,6 @@ struct flow_key {
     u8 flow[36];
 };
 
-BPF_ARRAY(watched_ports, u64, 65536 / 64); /* a bit for each port */
-
-static inline bool is_watched(u16 port)
-{
-    int word = port / 64;
-    u64 *ports = watched_ports.lookup(&word);
-    return ports && (*ports >> (port % 64)) & 1;
-}
-
 static inline void reverse(u8 *to, const u8 *flow, bool is_ipv4)
 {
     struct { u32 source, destination; u16 source_port, destination_port; } four;

@@ -1,22 +1,19 @@
 """The loaded filter, and the ways into its maps."""
 
 import errno
-import json
 import mmap
 import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from ctypes import CDLL, byref, c_uint32, c_uint64, create_string_buffer
 from pathlib import Path
 from typing import Final
 
 from probes.capabilities import Capability, Needs, in_effect, none_in_effect
+from probes.ebpf.loading import Build, ProgramKind, load
 from probes.probe import ProbeUnavailable, Verdict
 
 _FOLDER: Final = Path(__file__).parent
-_LIBBPF: Final = "libbpf.so.1"  # bcc's library brings it
+LIBBPF: Final = "libbpf.so.1"  # bcc's library brings it
 
 FLOWS: Final = 65_536
 """Connections of which the filter knows what nobody needs: as many as monitor.sessions follows. One that it
@@ -44,8 +41,8 @@ _HELD: Final = 6
 _AT_ONCE: Final = 4_096
 """How many handshakes are copied out of the kernel with one call: chosen as more than can share a bucket."""
 
-_ANSWER_BYTES: Final = 65_536
-_DESCRIPTORS: Final = 7
+_SOURCES: Final = ("common.c", "event.c", "packet.c", "handshake.c", "appetite.c", "filter.c")
+_FUNCTION: Final = "hand_up_watched"
 
 
 class Program:
@@ -75,17 +72,14 @@ class Program:
             "APPETITE": int(appetite),
         }
         self.held_seconds = held_seconds
-        (
-            self.descriptor,
-            self.events,
-            self._flows,
-            self._asked,
-            self._handshakes,
-            self._handshake_counts,
-            self._passed_by,
-        ) = _load(constants, ports)
+        programs, maps = load(_build(constants, ports))
+        self.descriptor = programs[_FUNCTION]
+        self.events = maps["events"]
+        self._flows, self._asked = maps["flows"], maps["asked"]
+        self._handshakes, self._handshake_counts = maps["handshakes"], maps["handshake_counts"]
+        self._passed_by = maps["passed_by"]
         # Before anything is asked of a map: it can't fail then, unless for want of memory.
-        self._libbpf = CDLL(_LIBBPF)
+        self._libbpf = CDLL(LIBBPF)
         self._flow = create_string_buffer(FLOW_BYTES)
         processors = self._libbpf.libbpf_num_possible_cpus()
         self._counts = (c_uint64 * processors)()
@@ -169,33 +163,20 @@ class Program:
         self._handshakes = self._handshake_counts = self._passed_by = -1
 
 
-def _load(constants: dict[str, int], ports: frozenset[int]) -> list[int]:
-    """Descriptors of the program and its maps, as `probes.ebpf.loader` hands them over. Raises
-    ProbeUnavailable."""
-    here, there = socket.socketpair()
-    with here, there:
-        arguments = [str(there.fileno()), str(_FOLDER), json.dumps(constants), json.dumps(sorted(ports))]
-        finished = subprocess.run(  # noqa: S603  ourselves
-            [sys.executable, "-m", "probes.ebpf.loader", *arguments],
-            pass_fds=[there.fileno()],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-        )
-        there.close()
-        answer, descriptors, _, _ = socket.recv_fds(here, _ANSWER_BYTES, _DESCRIPTORS)
-    if len(descriptors) == _DESCRIPTORS:
-        return descriptors
-    for descriptor in descriptors:
-        os.close(descriptor)
-    if not answer:
-        lines = finished.stderr.decode(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-        raise ProbeUnavailable(
-            f"the eBPF filter's compiler ended early ({last})", "see `smtp-horizon doctor`"
-        )
-    said = json.loads(answer)
-    raise ProbeUnavailable(said["message"], said["remedy"])
+def _build(constants: dict[str, int], ports: frozenset[int]) -> Build:
+    return Build(
+        sources=[str(_FOLDER / name) for name in _SOURCES],
+        constants=constants,
+        constants_without_perfmon={"APPETITE": 0},
+        ports=sorted(ports),
+        programs={_FUNCTION: ProgramKind.SOCKET_FILTER},
+        maps=["events", "flows", "asked", "handshakes", "handshake_counts", "passed_by"],
+        capabilities=[Capability.NET_RAW, Capability.BPF],
+        whose="eBPF probe",
+        what="eBPF filter",
+        purpose="to capture with eBPF",
+        instead="or let `--probe auto` capture with libpcap",
+    )
 
 
 def why_unavailable() -> ProbeUnavailable | None:
