@@ -20,11 +20,13 @@ class Capability(IntEnum):
     """Those that matter here, with the numbers of linux/capability.h."""
 
     DAC_OVERRIDE = 1
+    DAC_READ_SEARCH = 2
     SETGID = 6
     SETUID = 7
     SETPCAP = 8
     NET_ADMIN = 12
     NET_RAW = 13
+    SYS_PTRACE = 19
     SYS_ADMIN = 21
     """Includes PERFMON and BPF."""
     PERFMON = 38
@@ -37,6 +39,8 @@ class Needs(NamedTuple):
     capabilities: frozenset[Capability] = frozenset()
     programs: tuple[str, ...] = ()
     """Paths of those that it starts. They get the capabilities, too."""
+    system_calls: tuple[str, ...] = ()
+    """Names of those that hardly any program needs, and this one does."""
 
 
 _Set = frozenset[Capability] | frozenset[int]

@@ -85,7 +85,7 @@ def deny_what_is_not_needed(needs: Needs) -> None:
     import seccomp  # noqa: PLC0415
 
     rules = _Rules(seccomp)
-    rules.deny(*_NEVER)
+    rules.deny(*(call for call in _NEVER if call not in needs.system_calls))
     # Its flags are in memory, where no filter looks. The C library takes clone then.
     rules.say_missing("clone3")
     for flag in _CLONE_NEW:
@@ -108,7 +108,8 @@ def _deny_what_only_programs_need(rules: "_Rules", needs: Needs) -> None:
     rules.deny_unless("kill", 0, os.getpid())
     rules.deny_unless("tgkill", 0, os.getpid())
     # Flags that are in memory again.
-    rules.say_missing("openat2")
+    if "openat2" not in needs.system_calls:
+        rules.say_missing("openat2")
     for call, flags in (("open", 1), ("openat", 2)):
         for mode in (os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_RDWR):
             rules.deny_where(call, flags, os.O_ACCMODE, mode)

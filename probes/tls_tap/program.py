@@ -31,7 +31,7 @@ _SOURCES: Final = (
 RING_BYTES: Final = 4 * 1024 * 1024
 """Some 20 events a session, of 100 bytes each: chosen to bridge a second of 2,000 sessions, as many as a fast
 server takes with TLS."""
-_ARRIVAL_BYTES: Final = mmap.PAGESIZE
+ARRIVAL_BYTES: Final = mmap.PAGESIZE
 """Of processes that read from a watched port for the first time: 256 at once."""
 _CALLS: Final = 16_384
 """Threads that wait in a library for their clients: chosen as more than a server has connections."""
@@ -87,7 +87,7 @@ def build(ports: frozenset[int], machine: Machine, received: Tracepoint) -> Buil
         constants={
             "PAGE_SIZE": mmap.PAGESIZE,
             "RING_PAGES": RING_BYTES // mmap.PAGESIZE,
-            "ARRIVAL_PAGES": _ARRIVAL_BYTES // mmap.PAGESIZE,
+            "ARRIVAL_PAGES": ARRIVAL_BYTES // mmap.PAGESIZE,
             "CALLS": _CALLS,
             "SERVERS": _SERVERS,
             "STREAMS": _STREAMS,

@@ -1,0 +1,77 @@
+"""How `watch` comes to its TLS tap: the keeper is a process of its own, and keeps the few rights it needs."""
+
+import os
+import signal
+import socket
+from typing import Final
+
+import msgspec
+
+from monitor.cli.privileges import give_up
+from monitor.cli.users import User
+from probes import capabilities
+from probes.probe import ProbeUnavailable
+from probes.tls_tap.news import News
+from probes.tls_tap.tap import TlsTap
+
+NAME: Final = "horizon-tap"
+"""What `ps -o comm` shows of the keeper."""
+
+
+class KeptTap(TlsTap):
+    """A tap with its keeper, which ends with it."""
+
+    process: int
+
+    def close(self) -> None:
+        super().close()
+        if self.process:
+            os.waitpid(self.process, 0)
+        self.process = 0
+
+
+def start_tap(ports: frozenset[int], user: User) -> KeptTap:
+    """`user`: whom the keeper goes on as. To be called while there is one thread. Raises ProbeUnavailable."""
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    process = os.fork()
+    if not process:
+        status = 1
+        try:
+            _keep(there, ports, user)
+            status = 0
+        finally:
+            os._exit(status)
+    there.close()
+    try:
+        tap = KeptTap.introduced(here)
+    except ProbeUnavailable:
+        here.close()
+        os.waitpid(process, 0)
+        raise
+    tap.process = process
+    return tap
+
+
+def _keep(connection: socket.socket, ports: frozenset[int], user: User) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # They go to all processes of a service or a terminal. This one is over when nobody listens any more.
+        signal.signal(number, signal.SIG_IGN)
+    capabilities.set_name(NAME)
+    _close_all_but(connection.fileno())
+    from probes.tls_tap.keeper import NEEDS, Keeper  # noqa: PLC0415  what reads libraries is its alone
+
+    try:
+        keeper = Keeper(ports)
+    except ProbeUnavailable as reason:
+        message = str(reason).removesuffix(f"; {reason.remedy}")
+        connection.send(msgspec.json.encode(News(message=message, remedy=reason.remedy)))
+        return
+    keeper.introduce(connection)
+    give_up(user, NEEDS)
+    keeper.run(connection)
+
+
+def _close_all_but(kept: int) -> None:
+    """What belongs to `watch` is not for this process; standard streams are."""
+    os.closerange(3, kept)
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
