@@ -17,7 +17,7 @@ from probes.tls_tap.keeper import Keeper
 from probes.tls_tap.tap import TlsTap
 from tests.lab.certificates import make_certificate
 
-_PATIENCE_SECONDS: Final = 10.0
+_PATIENCE_SECONDS: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -80,11 +80,11 @@ class TapAndServer:
     """A tap on this process' own OpenSSL."""
 
     def __init__(self, folder: Path) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.listener.getsockname()[1]
         made = make_certificate(folder)
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(made.certificate, made.key)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(made.certificate, made.key)
         self._client_context = ssl.create_default_context()
         self._client_context.check_hostname = False
         self._client_context.verify_mode = ssl.CERT_NONE
@@ -94,7 +94,7 @@ class TapAndServer:
         self.tap = TlsTap.introduced(here)
 
     def close(self) -> None:
-        self._listener.close()
+        self.listener.close()
         self.tap.close()
         self._there.close()
         self.keeper.close()
@@ -114,22 +114,28 @@ class TapAndServer:
         server = threading.Thread(target=self._serve, args=(script, banner, read_bytes, write_bytes))
         server.start()
         self._client_context.minimum_version = self._client_context.maximum_version = version
-        with socket.create_connection(("127.0.0.1", self.port)) as plain:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with self._client_context.wrap_socket(plain) as client:
-                _expect(client, banner)
-                for turn in script:
-                    for begin in range(0, len(turn.sent), piece_bytes):
-                        client.sendall(turn.sent[begin : begin + piece_bytes])
-                    _expect(client, turn.reply)
-                client.unwrap()
+        with self.connect() as client:
+            _expect(client, banner)
+            for turn in script:
+                for begin in range(0, len(turn.sent), piece_bytes):
+                    client.sendall(turn.sent[begin : begin + piece_bytes])
+                _expect(client, turn.reply)
+            client.unwrap()
         server.join(_PATIENCE_SECONDS)
         return self._told()
 
-    def _serve(self, script: Script, banner: bytes, read_bytes: int, write_bytes: int) -> None:
-        connection, _ = self._listener.accept()
+    def connect(self) -> ssl.SSLSocket:
+        plain = socket.create_connection(("127.0.0.1", self.port), _PATIENCE_SECONDS)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return self._client_context.wrap_socket(plain)
+
+    def accept(self) -> socket.socket:
+        connection, _ = self.listener.accept()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with connection, self._context.wrap_socket(connection, server_side=True) as server:
+        return connection
+
+    def _serve(self, script: Script, banner: bytes, read_bytes: int, write_bytes: int) -> None:
+        with self.accept() as connection, self.context.wrap_socket(connection, server_side=True) as server:
             _write(server, banner, write_bytes)
             for turn in script:
                 got = 0
