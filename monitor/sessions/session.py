@@ -1,5 +1,6 @@
 """One connection on a watched port: its packets in, one `SessionRecord` out."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
@@ -26,9 +27,10 @@ from monitor.sessions.record import (
     OpaqueFrom,
     SessionRecord,
     Starttls,
+    Tapped,
     Tls,
 )
-from monitor.sessions.site import Site
+from monitor.sessions.site import Outside, Site
 from monitor.sessions.transactions import seconds
 from monitor.sessions.verdicts import Facts, channel, envelope, starttls_offered, starttls_outcome
 from monitor.side import Side
@@ -224,6 +226,7 @@ class Session(EventSink):
         facts = self._facts(whole=whole, end_seen=end_seen)
         direction = site.ours.direction(client_ip, server_ip)
         verdict, carried_by = envelope(facts), channel(facts)
+        flow_hash = community_id(client_address, client_port, server_address, server_port)
         sent = self.streams.length(Side.CLIENT)
         received = self.streams.length(Side.SERVER)
         encrypted = self._conversation.encrypted_bytes
@@ -231,7 +234,7 @@ class Session(EventSink):
         # in six times the time.
         return SessionRecord(
             SCHEMA_VERSION,
-            community_id(client_address, client_port, server_address, server_port),
+            flow_hash,  # community_id
             _rfc3339(self._first_at_ns),  # start
             _rfc3339(self.last_at_ns),  # end
             Endpoint(client_ip, client_port),
@@ -266,6 +269,28 @@ class Session(EventSink):
             if direction is not Direction.OUTBOUND
             else {},
             site.locate(self._proxied.ip if self._proxied is not None else client_ip),  # client_location
+            self._tapped(site.tapped, facts, carried_by, flow_hash) if site.tapped is not None else None,
+        )
+
+    def _tapped(
+        self,
+        tapped: Callable[[Outside], Tapped | None],
+        facts: Facts,
+        carried_by: Channel,
+        flow_hash: str,
+    ) -> Tapped | None:
+        return tapped(
+            Outside(
+                flow=self.flow,
+                community_id=flow_hash,
+                first_at_ns=self._first_at_ns,
+                last_at_ns=self.last_at_ns,
+                channel=carried_by,
+                established=facts.established,
+                ruled_out=facts.ruled_out,
+                whole=facts.whole and facts.end_seen,
+                encrypted_bytes=self._conversation.encrypted_bytes,
+            )
         )
 
     def _all_anomalies(self) -> tuple[Anomaly, ...]:
