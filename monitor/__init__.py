@@ -5,6 +5,7 @@
     smtp/              clear-text SMTP, both directions -> events
     tls/               TLS, both directions -> version, cipher, SNI, ALPN, JA4, and how the handshake ended
     sessions/          the bounded table of open connections -> one frozen SessionRecord each
+    tapped/            what the server decrypts -> what the record tells of the inside of TLS
     greylisters/       what each program that watches the stream could have done with a session
     geoip              where addresses are, by the operator's databases
     peers/             records -> who came back after being put off, and who needs TLS

@@ -1,9 +1,10 @@
 """What looks at finished sessions, in `read` and in `watch` alike."""
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from ipaddress import IPv4Network, IPv6Network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
@@ -16,11 +17,14 @@ from monitor.metrics.tally import Tally
 from monitor.peers import Peers
 from monitor.sessions.direction import OurAddresses
 from monitor.sessions.record import SessionRecord
-from monitor.sessions.site import Site
+from monitor.sessions.site import Site, nowhere
 
 if TYPE_CHECKING:  # what few ask for is loaded where it is asked for: imports are most of a short run
     from monitor.geoip import GeoDatabases
     from monitor.simulation.simulation import Simulation
+    from monitor.tapped.streams import TappedStreams
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 class SiteOptions(Struct, frozen=True, kw_only=True):
@@ -45,10 +49,12 @@ class Observers:
         options: SiteOptions,
         own_addresses: Sequence[str] = (),
         *,
+        is_tapped: bool = False,
         to_read: Callable[[str], int] = open_to_read,
         rights_at: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
     ) -> None:
-        """`to_read`: see GeoDatabases. `rights_at`: takes, for as long as something is opened at a path,
+        """`is_tapped`: a tap tells `tapped` what the server decrypts. `to_read`: see GeoDatabases.
+        `rights_at`: takes, for as long as something is opened at a path,
         the rights that it is to be opened with. Raises CannotBegin."""
         if options.simulate_state is not None and not options.simulate:
             raise CannotBegin("--simulate-state keeps what --simulate learns: name a greylister with that")
@@ -61,11 +67,23 @@ class Observers:
             self._resources = self._resources.pop_all()
         countries = CountrySlots(options.countries.limit, options.countries.fixed)
         self.tally = Tally(options.ports, countries if self._geo is not None else None)
-        greylisters = models(TlsEnds(options.tls_ends))
-        if self._geo is None:
-            self.site = Site(self.ours, greylisters)
-        else:
-            self.site = Site(self.ours, greylisters, self._geo.locate)
+        self.tapped = self._tapped_streams() if is_tapped else None
+        self.site = Site(
+            self.ours,
+            models(TlsEnds(options.tls_ends)),
+            self._geo.locate if self._geo is not None else nowhere,
+            self.tapped.take if self.tapped is not None else None,
+        )
+
+    def _tapped_streams(self) -> "TappedStreams":
+        from monitor.tapped.streams import TappedStreams  # noqa: PLC0415
+
+        return TappedStreams(self._mismatch)
+
+    def _mismatch(self, community_id: str) -> None:
+        """Once a session, and never where all is right."""
+        _LOG.warning("the packets of %s tell another tale than what was inside its TLS", community_id)
+        self.tally.verdict_mismatch()
 
     def _open_databases(self, options: SiteOptions, to_read: Callable[[str], int]) -> "GeoDatabases | None":
         if not options.geoip:
@@ -110,6 +128,8 @@ class Observers:
     def tick(self, now_ns: int) -> None:
         """The clock has moved on, though no session may have ended."""
         self.peers.tick(now_ns)
+        if self.tapped is not None:
+            self.tapped.tick(now_ns)
         if self.simulation is not None:
             self.simulation.tick(now_ns)
 

@@ -75,6 +75,15 @@ class Counting(Protocol):
     def simulation(self) -> "Simulation | None": ...
 
 
+class TapCounters(Protocol):
+    """What the tap of the mail server's TLS library counts: probes.tls_tap.TlsTap."""
+
+    @property
+    def libraries(self) -> int: ...
+    @property
+    def events_lost(self) -> int: ...
+
+
 class MonitorCollector(Collector):
     """One scrape reads one snapshot of the tally; the rest are single integers of the capture thread, whose
     reading can't be torn."""
@@ -86,7 +95,10 @@ class MonitorCollector(Collector):
         table: TableCounters,
         lag: Lag,
         confinement: Mapping[Confinement, bool] | None = None,
+        *,
+        tap: TapCounters | None = None,
     ) -> None:
+        """`tap`: None where none runs."""
         self._tally = counting.tally
         self._peers = counting.peers
         self._simulation = counting.simulation
@@ -94,6 +106,7 @@ class MonitorCollector(Collector):
         self._table = table
         self._lag = lag
         self._confinement = confinement or {}
+        self._tap = tap
 
     def collect(self) -> Iterable[Metric]:
         counts = self._tally.snapshot()
@@ -103,6 +116,11 @@ class MonitorCollector(Collector):
         yield self._family(families.MESSAGES, counts.messages)
         yield self._family(families.RECIPIENTS, counts.recipients)
         yield self._family(families.AUTH, counts.auth)
+        yield self._family(families.NULL_SENDER_MESSAGES, counts.null_sender_messages)
+        yield self._family(families.TAPPED_SESSIONS, counts.tapped_sessions)
+        yield self._family(families.TAPPED_MESSAGES, counts.tapped_messages)
+        yield self._family(families.TAPPED_RECIPIENTS, counts.tapped_recipients)
+        yield self._family(families.TAPPED_AUTH, counts.tapped_auth)
         yield self._family(families.BYTES, counts.bytes)
         yield self._family(families.ANOMALIES, counts.anomalies)
         yield self._family(families.GREYLISTER_SESSIONS, counts.greylister_sessions)
@@ -135,8 +153,16 @@ class MonitorCollector(Collector):
         yield self._family(
             families.CONFINED, {(by.value,): int(is_so) for by, is_so in self._confinement.items()}
         )
+        yield self._family(families.VERDICT_MISMATCHES, {(): counts.verdict_mismatches})
+        yield from self._of_tap(self._tap)
         build = (VERSION, platform.python_version())
         yield self._family(families.BUILD_INFO, {build: 1})
+
+    def _of_tap(self, tap: TapCounters | None) -> Iterable[Metric]:
+        """All at zero where none runs."""
+        yield self._family(families.TLS_TAP_ENABLED, {(): int(tap is not None)})
+        yield self._family(families.TLS_TAP_LIBRARIES, {(): tap.libraries if tap is not None else 0})
+        yield self._family(families.TLS_TAP_EVENTS_LOST, {(): tap.events_lost if tap is not None else 0})
 
     def _of_peers(self, peers: Peers) -> Iterable[Metric]:
         yield self._family(families.PEER_RETURNS, _by_text(peers.returns))

@@ -30,6 +30,7 @@ from monitor.sessions.record import (
     Envelope,
     Reach,
     StarttlsOutcome,
+    TapResult,
     TransactionOutcome,
 )
 from monitor.simulation.tallies import DECISIONS, FATES, Decision, Fate, Greylister
@@ -119,6 +120,36 @@ AUTH: Final = Family(
     "smtp_auth_total",
     Kind.COUNTER,
     "AUTH commands seen in clear, by mechanism.",
+    (PORT, _label("mechanism", AUTH_MECHANISMS)),
+)
+NULL_SENDER_MESSAGES: Final = Family(
+    "smtp_null_sender_messages_total",
+    Kind.COUNTER,
+    "Mail transactions from the null sender, in clear and as a tap saw them inside TLS; most are bounces.",
+    (PORT, _label("visibility", Visibility)),
+)
+TAPPED_SESSIONS: Final = Family(
+    "smtp_tapped_sessions_total",
+    Kind.COUNTER,
+    "Encrypted sessions that ended, by how well the tap of the server's TLS library saw them inside.",
+    (PORT, _label("result", TapResult)),
+)
+TAPPED_MESSAGES: Final = Family(
+    "smtp_tapped_messages_total",
+    Kind.COUNTER,
+    "Mail transactions seen inside TLS (one for each MAIL command), by outcome.",
+    (PORT, _label("outcome", TransactionOutcome)),
+)
+TAPPED_RECIPIENTS: Final = Family(
+    "smtp_tapped_recipients_total",
+    Kind.COUNTER,
+    "Recipients seen inside TLS (one for each RCPT command), by class of reply.",
+    (PORT, _label("reply_class", ReplyClass)),
+)
+TAPPED_AUTH: Final = Family(
+    "smtp_tapped_auth_total",
+    Kind.COUNTER,
+    "AUTH commands seen inside TLS, by mechanism.",
     (PORT, _label("mechanism", AUTH_MECHANISMS)),
 )
 BYTES: Final = Family(
@@ -303,6 +334,24 @@ CONFINED: Final = Family(
     "Whether the process that reads the packets has given this up (1) or not (0).",
     (Label("by", None),),
 )
+VERDICT_MISMATCHES: Final = Family(
+    "smtp_monitor_verdict_mismatches_total",
+    Kind.COUNTER,
+    "Sessions of which the packets were read one way, and the tap saw the other inside TLS. A fault of ours.",
+)
+TLS_TAP_ENABLED: Final = Family(
+    "smtp_monitor_tls_tap_enabled",
+    Kind.GAUGE,
+    "Whether a tap of the mail server's TLS library was asked for (1) or not (0).",
+)
+TLS_TAP_LIBRARIES: Final = Family(
+    "smtp_monitor_tls_tap_libraries", Kind.GAUGE, "Files of TLS libraries that the tap is attached to now."
+)
+TLS_TAP_EVENTS_LOST: Final = Family(
+    "smtp_monitor_tls_tap_events_lost_total",
+    Kind.COUNTER,
+    "Events of the tap that were lost before they could be read.",
+)
 BUILD_INFO: Final = Family(
     "smtp_monitor_build_info",
     Kind.GAUGE,
@@ -317,6 +366,11 @@ FAMILIES: Final = (
     MESSAGES,
     RECIPIENTS,
     AUTH,
+    NULL_SENDER_MESSAGES,
+    TAPPED_SESSIONS,
+    TAPPED_MESSAGES,
+    TAPPED_RECIPIENTS,
+    TAPPED_AUTH,
     BYTES,
     ANOMALIES,
     GREYLISTER_SESSIONS,
@@ -347,5 +401,9 @@ FAMILIES: Final = (
     RECORDS,
     CAPTURE_UP,
     CONFINED,
+    VERDICT_MISMATCHES,
+    TLS_TAP_ENABLED,
+    TLS_TAP_LIBRARIES,
+    TLS_TAP_EVENTS_LOST,
     BUILD_INFO,
 )

@@ -23,7 +23,7 @@ from monitor.metrics.labels import (
     Visibility,
     reach_labels,
 )
-from monitor.sessions.record import Ended, Envelope, SessionRecord, StarttlsOutcome
+from monitor.sessions.record import Ended, Envelope, SessionRecord, StarttlsOutcome, Tapped
 
 # Enum members are strings, and stand as they are for the values of labels: equal, and with the same hash.
 _REPLY_CLASSES: Final = {2: ReplyClass.POSITIVE, 4: ReplyClass.TRANSIENT, 5: ReplyClass.PERMANENT}
@@ -53,6 +53,12 @@ class Counts:
         self.messages: Counted = Counter()
         self.recipients: Counted = Counter()
         self.auth: Counted = Counter()
+        self.null_sender_messages: Counted = Counter()
+        self.tapped_sessions: Counted = Counter()
+        self.tapped_messages: Counted = Counter()
+        self.tapped_recipients: Counted = Counter()
+        self.tapped_auth: Counted = Counter()
+        self.verdict_mismatches = 0
         self.bytes: Counted = Counter()
         self.anomalies: Counted = Counter()
         self.greylister_sessions: Counted = Counter()
@@ -73,6 +79,12 @@ class Counts:
         counts.messages = self.messages.copy()
         counts.recipients = self.recipients.copy()
         counts.auth = self.auth.copy()
+        counts.null_sender_messages = self.null_sender_messages.copy()
+        counts.tapped_sessions = self.tapped_sessions.copy()
+        counts.tapped_messages = self.tapped_messages.copy()
+        counts.tapped_recipients = self.tapped_recipients.copy()
+        counts.tapped_auth = self.tapped_auth.copy()
+        counts.verdict_mismatches = self.verdict_mismatches
         counts.bytes = self.bytes.copy()
         counts.anomalies = self.anomalies.copy()
         counts.greylister_sessions = self.greylister_sessions.copy()
@@ -113,6 +125,11 @@ class Tally:
             if written is not None:
                 self._counts.records[RecordResult.WRITTEN if written else RecordResult.FAILED,] += 1
 
+    def verdict_mismatch(self) -> None:
+        """Of a session the packets tell one thing, and what was inside TLS another."""
+        with self._lock:
+            self._counts.verdict_mismatches += 1
+
     def snapshot(self) -> Counts:
         """A copy that no longer changes."""
         with self._lock:
@@ -134,11 +151,15 @@ class Tally:
         recipients = 0
         for transaction in transactions:
             counts.messages[port, transaction.outcome] += 1
+            if transaction.mail_from == "":
+                counts.null_sender_messages[port, _CLEARTEXT] += 1
             recipients += len(transaction.recipients)
             for recipient in transaction.recipients:
                 counts.recipients[port, _reply_class(recipient.code)] += 1
         for auth in record.auth:
             counts.auth[port, _fold(auth.mechanism, AUTH_MECHANISMS)] += 1
+        if record.tapped is not None:
+            self._count_tapped(port, record.tapped)
         of_bytes = record.bytes
         counts.bytes[port, _CLEARTEXT] += of_bytes.cleartext
         counts.bytes[port, _ENCRYPTED] += of_bytes.encrypted
@@ -156,6 +177,18 @@ class Tally:
         duration_seconds = record.duration_seconds
         counts.duration_buckets[bisect_left(DURATION_BUCKETS_SECONDS, duration_seconds)] += 1
         counts.duration_seconds_sum += duration_seconds
+
+    def _count_tapped(self, port: str, tapped: Tapped) -> None:
+        counts = self._counts
+        counts.tapped_sessions[port, tapped.result] += 1
+        for transaction in tapped.transactions:
+            counts.tapped_messages[port, transaction.outcome] += 1
+            if transaction.mail_from == "":
+                counts.null_sender_messages[port, _ENCRYPTED] += 1
+            for recipient in transaction.recipients:
+                counts.tapped_recipients[port, _reply_class(recipient.code)] += 1
+        for auth in tapped.auth:
+            counts.tapped_auth[port, _fold(auth.mechanism, AUTH_MECHANISMS)] += 1
 
     def _count_incomplete(self, record: SessionRecord) -> None:
         incomplete, capture = self._counts.sessions_incomplete, record.capture

@@ -224,6 +224,28 @@ class Location(Struct, frozen=True, gc=False):
     as_organization: str | None
 
 
+class TapResult(StrEnum):
+    """How well the session was seen inside TLS, on the server's machine."""
+
+    WHOLE = "whole"
+    """From the end of the TLS handshake to the end."""
+    PARTIAL = "partial"
+    """Something is missing: the beginning, the end, or what was lost between. What is listed was seen."""
+    UNSURE = "unsure"
+    """What was seen may belong to another session, so nothing is listed."""
+    MISSED = "missed"
+    """The session was encrypted, and nothing was seen of it: its server is on another machine, or its TLS
+    library is none that can be tapped, or there was no more room."""
+
+
+class Tapped(Struct, frozen=True, gc=False):
+    """What the server decrypted."""
+
+    result: TapResult
+    transactions: tuple[Transaction, ...] = ()
+    auth: tuple[Auth, ...] = ()
+
+
 class Capture(Struct, frozen=True, gc=False):
     """How well the session was seen."""
 
@@ -264,6 +286,8 @@ class SessionRecord(Struct, frozen=True, gc=False):
     """By the program's name; empty for an outbound session, which passes no greylister of ours."""
     client_location: Location | None
     """Of the proxied client where there is one; None where no database knows the address."""
+    tapped: Tapped | None
+    """None where no tap runs, and where the session was never encrypted."""
 
     @property
     def real_client(self) -> Endpoint:

@@ -1,5 +1,6 @@
 """One connection on a watched port: its packets in, one `SessionRecord` out."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
@@ -9,11 +10,11 @@ from monitor.proxy_protocol import ProxyHeader
 from monitor.sessions.addresses import address_text
 from monitor.sessions.community_id import community_id
 from monitor.sessions.conversation import Conversation, EventSink
+from monitor.sessions.ledger import Ledger
 from monitor.sessions.lists import with_item
 from monitor.sessions.reach import Ending, Reaches
 from monitor.sessions.record import (
     SCHEMA_VERSION,
-    Auth,
     Banner,
     ByteCounts,
     Capture,
@@ -26,31 +27,21 @@ from monitor.sessions.record import (
     OpaqueFrom,
     SessionRecord,
     Starttls,
+    Tapped,
     Tls,
 )
-from monitor.sessions.site import Site
-from monitor.sessions.transactions import Transactions, seconds
+from monitor.sessions.site import Outside, Site
+from monitor.sessions.transactions import seconds
 from monitor.sessions.verdicts import Facts, channel, envelope, starttls_offered, starttls_outcome
 from monitor.side import Side
 from monitor.smtp.events import AnomalySeen, BannerReceived, CommandAnswered, CommandSent, CommandsLost, Event
-from monitor.smtp.grammar import AUTHENTICATORS, END_OF_DATA, GREETINGS, TLS_STARTERS, Command
+from monitor.smtp.grammar import GREETINGS, TLS_STARTERS, Command
 from monitor.smtp.replies import Reply
 from monitor.streams import Streams
 from probes.segment import Segment, ends
 
-LISTED_ITEMS_LIMIT: Final = 4_096
-"""Transactions, recipients, AUTHs and HELOs that one record lists, all together. Chosen as four times the
-recipients that common servers take in one transaction (Postfix's `smtpd_recipient_limit`: 1,000)."""
-LISTED_TEXT_LIMIT_CHARACTERS: Final = 1 << 18
-"""Their names and addresses, all together: 64 characters each at the limit above."""
-
-_ITEM_BYTES: Final = 400
-"""What an item in these lists, or a command that waits for its reply, needs besides its text (measured: 200
-to 400)."""
 _NEEDED_BYTES: Final = 8_192
 """What a session may keep before it counts as much: a mail to a dozen recipients."""
-# These are answered more than once, or not by themselves; and few of them wait at a time.
-_NOT_COUNTED_AS_WAITING: Final = AUTHENTICATORS | {END_OF_DATA, "BDAT"}
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MASKED_KEYWORD_LENGTH: Final = len("STARTTLS")
@@ -61,18 +52,15 @@ class Session(EventSink):
 
     __slots__ = (
         "_anomalies",
-        "_auth",
         "_banner",
         "_banner_seen",
-        "_characters",
         "_commands_lost",
         "_conversation",
         "_ehlo_answered",
-        "_exchange",
         "_first_at_ns",
         "_helo",
-        "_items",
         "_keyword_masked",
+        "_ledger",
         "_mail_in_clear",
         "_midstream",
         "_offer_unseen",
@@ -84,8 +72,6 @@ class Session(EventSink):
         "_request_masked",
         "_starttls_codes",
         "_starttls_requested",
-        "_transactions",
-        "_waiting_bytes",
         "accounted_bytes",
         "flow",
         "last_at_ns",
@@ -114,11 +100,8 @@ class Session(EventSink):
         self._proxied: Endpoint | None = None
         self._banner: Banner | None = None
         self._helo: list[Helo] | None = None
-        self._auth: list[Auth] | None = None
-        self._exchange: Command | None = None
-        self._transactions = Transactions()
+        self._ledger = Ledger()
         self._anomalies = NO_ANOMALIES
-        self._items = self._characters = self._waiting_bytes = 0
         self._starttls_requested = 0
         self._starttls_codes: list[int | None] | None = None
         self._midstream = midstream
@@ -160,7 +143,7 @@ class Session(EventSink):
                 if not self._conversation.encryption_established:
                     self._commands_lost = True
                     self._reaches.lost()
-                self._transactions.lost()
+                self._ledger.lost()
 
     def proxied(self, header: ProxyHeader) -> None:
         """A PROXY header named the real client, or nobody."""
@@ -169,8 +152,7 @@ class Session(EventSink):
 
     def _sent(self, command: Command) -> None:
         verb = command.verb
-        if verb not in _NOT_COUNTED_AS_WAITING:
-            self._waiting_bytes += _ITEM_BYTES + len(command.line) + _characters(command)
+        self._ledger.sent(command)
         self._quit_sent = verb == "QUIT"
         if verb == "MAIL":
             self._mail_in_clear |= command.names_a_path and not self._conversation.encryption_established
@@ -185,28 +167,16 @@ class Session(EventSink):
             self._banner_seen = True  # it was lost, and what it said
             self._reaches.lost()
         self._reaches.answered(event)
-        if verb not in _NOT_COUNTED_AS_WAITING:
-            self._waiting_bytes -= _ITEM_BYTES + len(command.line) + _characters(command)
         if verb in TLS_STARTERS:
             self._starttls_codes = with_item(self._starttls_codes, reply.code if reply is not None else None)
         elif verb in GREETINGS:
             self._greeted(command, reply, in_doubt=event.in_doubt)
-        elif verb in AUTHENTICATORS:
-            # The replies within an exchange are answers too, and the last of them counts.
-            auth = Auth(command.name, reply.code if reply is not None else None)
-            if self._exchange is command:
-                if (reply is not None or event.in_doubt) and self._auth:
-                    self._auth[-1] = auth
-            elif self._room(len(command.name)):
-                self._auth = with_item(self._auth, auth)
-            self._exchange = command
         elif verb == "QUIT":
             self._quit_answered = reply is not None and reply.positive
-        if command.path is None or self._room(_characters(command)):
-            self._transactions.answered(event, self.last_at_ns - self._first_at_ns)
+        self._ledger.answered(event, self.last_at_ns - self._first_at_ns)
 
     def _greeted(self, command: Command, reply: Reply | None, *, in_doubt: bool) -> None:
-        if not command.cut and self._room(len(command.name)):
+        if not command.cut and self._ledger.room(len(command.name)):
             code = reply.code if reply is not None else None
             self._helo = with_item(self._helo, Helo(command.verb, command.name, code))
         if reply is None:
@@ -224,25 +194,12 @@ class Session(EventSink):
         elif not reply.whole:
             self._offer_unseen = True
 
-    def _room(self, characters: int) -> bool:
-        """Is there room in the lists for one more item with so much text?"""
-        if (
-            Anomaly.LIST_OVERFLOW not in self._anomalies  # the end is left out, not something between
-            and self._items < LISTED_ITEMS_LIMIT
-            and self._characters + characters <= LISTED_TEXT_LIMIT_CHARACTERS
-        ):
-            self._items += 1
-            self._characters += characters
-            return True
-        self._anomalies |= {Anomaly.LIST_OVERFLOW}
-        return False
-
     @property
     def buffered_bytes(self) -> int:
         """Memory that the session keeps beyond what every session needs: bytes that can't go on yet, or of
         which it can't tell yet what they are; commands that wait for their replies; long lists."""
-        kept = self.streams.held_bytes + self._conversation.buffered_bytes + self._waiting_bytes
-        return max(0, kept + self._items * _ITEM_BYTES + self._characters - _NEEDED_BYTES)
+        kept = self.streams.held_bytes + self._conversation.buffered_bytes + self._ledger.kept_bytes
+        return max(0, kept - _NEEDED_BYTES)
 
     @property
     def may_buffer(self) -> bool:
@@ -261,7 +218,7 @@ class Session(EventSink):
         self._conversation.end(in_doubt=unseen_end is not None or not self.streams.whole)
         end_seen = unseen_end is None or self._quit_answered
         if not end_seen:
-            self._transactions.lost()
+            self._ledger.lost()
         ended = self._how_it_ended() if end_seen or unseen_end is None else unseen_end
         (client_address, client_port), (server_address, server_port) = ends(self.flow)
         client_ip, server_ip = address_text(client_address), address_text(server_address)
@@ -269,6 +226,7 @@ class Session(EventSink):
         facts = self._facts(whole=whole, end_seen=end_seen)
         direction = site.ours.direction(client_ip, server_ip)
         verdict, carried_by = envelope(facts), channel(facts)
+        flow_hash = community_id(client_address, client_port, server_address, server_port)
         sent = self.streams.length(Side.CLIENT)
         received = self.streams.length(Side.SERVER)
         encrypted = self._conversation.encrypted_bytes
@@ -276,7 +234,7 @@ class Session(EventSink):
         # in six times the time.
         return SessionRecord(
             SCHEMA_VERSION,
-            community_id(client_address, client_port, server_address, server_port),
+            flow_hash,  # community_id
             _rfc3339(self._first_at_ns),  # start
             _rfc3339(self.last_at_ns),  # end
             Endpoint(client_ip, client_port),
@@ -291,8 +249,8 @@ class Session(EventSink):
                 starttls_offered(facts), facts.requested, facts.codes, starttls_outcome(facts, carried_by)
             ),
             self._tls(),
-            tuple(self._auth or ()),
-            self._transactions.frozen(),
+            self._ledger.auth,
+            self._ledger.frozen(),
             ByteCounts(
                 client=sent, server=received, cleartext=sent + received - encrypted, encrypted=encrypted
             ),
@@ -303,7 +261,7 @@ class Session(EventSink):
                 midstream=self._midstream,
                 truncated=self.streams.truncated,
             ),
-            tuple(sorted(self._anomalies)) if self._anomalies else (),
+            self._all_anomalies(),
             seconds(self.last_at_ns - self._first_at_ns),  # duration_seconds
             self._opaque_from(),
             # The mail that we send passes no greylister of ours.
@@ -311,7 +269,35 @@ class Session(EventSink):
             if direction is not Direction.OUTBOUND
             else {},
             site.locate(self._proxied.ip if self._proxied is not None else client_ip),  # client_location
+            self._tapped(site.tapped, facts, carried_by, flow_hash) if site.tapped is not None else None,
         )
+
+    def _tapped(
+        self,
+        tapped: Callable[[Outside], Tapped | None],
+        facts: Facts,
+        carried_by: Channel,
+        flow_hash: str,
+    ) -> Tapped | None:
+        return tapped(
+            Outside(
+                flow=self.flow,
+                community_id=flow_hash,
+                first_at_ns=self._first_at_ns,
+                last_at_ns=self.last_at_ns,
+                channel=carried_by,
+                established=facts.established,
+                ruled_out=facts.ruled_out,
+                whole=facts.whole and facts.end_seen,
+                encrypted_bytes=self._conversation.encrypted_bytes,
+            )
+        )
+
+    def _all_anomalies(self) -> tuple[Anomaly, ...]:
+        anomalies = self._anomalies
+        if self._ledger.overflowed:
+            anomalies |= {Anomaly.LIST_OVERFLOW}
+        return tuple(sorted(anomalies)) if anomalies else ()
 
     def _opaque_from(self) -> OpaqueFrom | None:
         conversation = self._conversation
@@ -372,17 +358,6 @@ def _ending(facts: Facts, verdict: Envelope, carried_by: Channel) -> Ending:
         end_seen=facts.end_seen,
         commands_lost=facts.commands_lost,
     )
-
-
-def _characters(command: Command) -> int:
-    """How much a command says besides its verb."""
-    path = command.path
-    if path is None:
-        return len(command.name)
-    characters = len(path.address)
-    for keyword, value in path.params.items():
-        characters += len(keyword) + len(value or "")
-    return characters
 
 
 def _is_masked(keyword: bytes) -> bool:

@@ -68,7 +68,7 @@ def seconds(ns: int) -> float:
 
 @mypyc_attr(acyclic=True)
 class Transactions:
-    """Collects the transactions of one session. The caller bounds how many commands come in."""
+    """Collects the transactions of one dialogue. The caller bounds how many commands come in."""
 
     __slots__ = ("_adrift", "_answered", "_current", "_ever_lost", "_list")
 

@@ -82,8 +82,12 @@ class Dialogue:
         "unread_server",
     )
 
-    def __init__(self, *, from_the_start: bool = True) -> None:
-        """`from_the_start`: the connection was seen from its first byte."""
+    def __init__(self, *, from_the_start: bool = True, tapped: bool = False) -> None:
+        """
+        Args:
+            from_the_start: the connection was seen from its first byte.
+            tapped: see ReplyQueue.
+        """
         self.phase = Phase.COMMANDS if from_the_start else Phase.LOST
         self.unread_client = b""
         """From a line on that begins with a byte which no command begins with, but TLS does: somebody else
@@ -91,7 +95,7 @@ class Dialogue:
         self.unread_server = b""
         """What came behind the 220 of STARTTLS: no longer ours to read."""
         self._reported = NO_ANOMALIES
-        self._queue = ReplyQueue(from_the_start=from_the_start)
+        self._queue = ReplyQueue(from_the_start=from_the_start, tapped=tapped)
         # Client
         self._held = b""
         self._held_is_text = False

@@ -45,6 +45,7 @@ class ReplyQueue:
         "_greeting_waits",
         "_lmtp",
         "_replies_left",
+        "_tapped",
         "_waiting",
         "client_waits",
         "in_step",
@@ -52,16 +53,20 @@ class ReplyQueue:
         "pipelining",
     )
 
-    def __init__(self, *, from_the_start: bool) -> None:
+    def __init__(self, *, from_the_start: bool, tapped: bool = False) -> None:
+        """`tapped`: heard at the server, behind its TLS. Replies come without their words, so nobody knows
+        what EHLO was offered; nor whether the client waited, as its bytes come when the server read
+        them."""
+        nothing_yet = from_the_start and not tapped
         self._events: list[Event] | None = None
         # It is empty most of the time, and seldom holds more than three: even an empty list would be larger.
         self._waiting: tuple[Command, ...] = ()
         self.last_answered: str | None = None
         """The verb of the command that was answered last; None where that is not known."""
         # What the server said it can do, and what the client makes of it.
-        self.pipelining: bool | None = False if from_the_start else None
+        self.pipelining: bool | None = False if nothing_yet else None
         """PIPELINING was offered; None where that is not known."""
-        self._lmtp: bool | None = False if from_the_start else None
+        self._lmtp: bool | None = False if nothing_yet else None
         """The server answers for each recipient; None where the greeting was not seen."""
         self._accepted_recipients: int | None = 0 if from_the_start else None
         """Since the last MAIL; None where some may have been missed."""
@@ -71,8 +76,9 @@ class ReplyQueue:
         """The next reply is known to be the oldest command's."""
         self._first_is_certain = False
         """Out of step, but for the next reply."""
-        self.client_waits = True
+        self.client_waits = not tapped
         """The client was not caught sending what had to wait for a reply."""
+        self._tapped = tapped
         self._ehlo_answered = False
         self._greeting_waits = False
         """One may be among the commands that wait."""
@@ -179,7 +185,7 @@ class ReplyQueue:
             if b"PIPELINING" in reply.keywords():
                 self.pipelining = True
             else:
-                self.pipelining = False if reply.whole else None
+                self.pipelining = False if reply.whole and not self._tapped else None
 
     # ------------------------------------------------------------------ losses
 

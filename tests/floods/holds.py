@@ -8,7 +8,7 @@ from tests.floods.reading import Outcome
 # What the bounds of the table of sessions come to (monitor.sessions.table.Limits): so many connections, each
 # with what it needs; so many handshakes; 64 MiB of traffic kept.
 MOST_RESIDENT_BYTES: Final = 200_000_000
-# What LISTED_ITEMS_LIMIT and LISTED_TEXT_LIMIT_CHARACTERS of monitor.sessions.session come to.
+# What LISTED_ITEMS_LIMIT and LISTED_TEXT_LIMIT_CHARACTERS of monitor.sessions.ledger come to.
 MOST_RECORD_BYTES: Final = 1_000_000
 
 

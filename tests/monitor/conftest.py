@@ -26,6 +26,8 @@ from monitor.sessions.record import (
     SessionRecord,
     Starttls,
     StarttlsOutcome,
+    Tapped,
+    TapResult,
     Tls,
     Transaction,
     TransactionOutcome,
@@ -88,6 +90,7 @@ CLEARTEXT = SessionRecord(
     opaque_from=None,
     greylisters=reaches("decided", "decided", "decided", "decided"),
     client_location=None,
+    tapped=None,
 )
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -104,6 +107,33 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "bytes": ByteCounts(client=4000, server=5000, cleartext=300, encrypted=8700),
         "greylisters": reaches("bypassed starttls", "decided", "blind starttls", "decided starttls"),
         "duration_seconds": 1.5,
+    },
+    "tapped": {
+        "channel": Channel.STARTTLS,
+        "envelope": Envelope.HIDDEN,
+        "starttls": Starttls(True, 1, (220,), StarttlsOutcome.ESTABLISHED),
+        "tls": Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384", None, None, None),
+        "auth": (),
+        "transactions": (),
+        "bytes": ByteCounts(client=4000, server=5000, cleartext=300, encrypted=8700),
+        "greylisters": reaches("bypassed starttls", "decided", "blind starttls", "decided starttls"),
+        "tapped": Tapped(
+            TapResult.WHOLE,
+            (
+                Transaction(
+                    mail_from="",
+                    mail_code=250,
+                    mail_params={},
+                    recipients=(
+                        Recipient("b@example.test", 250, {}, 0.1),
+                        Recipient("c@example.test", 450, {}, 0.2),
+                    ),
+                    data=Data("DATA", 1249, 250),
+                    outcome=TransactionOutcome.ACCEPTED,
+                ),
+            ),
+            (Auth("LOGIN", 235),),
+        ),
     },
     "smtps": {
         "server": Endpoint("192.0.2.2", 465),

@@ -17,11 +17,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from monitor.anomalies import Anomaly
 from monitor.cli.observers import Observers
-from monitor.metrics.collector import MonitorCollector, exposition, registry_of
+from monitor.metrics.collector import MonitorCollector, TapCounters, exposition, registry_of
 from monitor.metrics.families import FAMILIES, SESSIONS, Kind
 from monitor.metrics.labels import TLS_VERSIONS
+from monitor.metrics.lag import Lag
 from monitor.metrics.tally import Tally
 from monitor.sessions.record import Channel, Direction, Envelope, SessionRecord
+from tests.monitor.metrics.conftest import GivenProbe, GivenTable
 
 MakeRecord = Callable[..., SessionRecord]
 
@@ -33,7 +35,7 @@ def _without_build(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "scenario", ["nothing_yet", "cleartext", "starttls", "smtps", "scan", "lost", "anomalies"]
+    "scenario", ["nothing_yet", "cleartext", "starttls", "tapped", "smtps", "scan", "lost", "anomalies"]
 )
 def test_the_exposition_equals_the_golden_file(
     scenario: str, collector: MonitorCollector, observers: Observers, make_record: MakeRecord
@@ -86,9 +88,26 @@ def test_every_child_of_a_closed_set_is_there_at_zero(collector: MonitorCollecto
 
 def test_no_traffic_adds_a_series(collector: MonitorCollector, tally: Tally, make_record: MakeRecord) -> None:
     series = exposition(collector).count(b"\n")
-    for variant in ("cleartext", "starttls", "smtps", "scan", "lost"):
+    for variant in ("cleartext", "starttls", "tapped", "smtps", "scan", "lost"):
         tally.count(make_record(variant, anomalies=tuple(Anomaly)))
     assert exposition(collector).count(b"\n") == series
+
+
+def test_the_tap_is_told_of_where_one_runs(observers: Observers, probe: GivenProbe) -> None:
+    class GivenTap:
+        libraries = 2
+        events_lost = 5
+
+    def told(tap: TapCounters | None) -> list[bytes]:
+        collector = MonitorCollector(observers, probe, GivenTable(), Lag(), tap=tap)
+        return re.findall(rb"^smtp_monitor_tls_tap_\w+ .*$", exposition(collector), flags=re.M)
+
+    assert told(GivenTap()) == [
+        b"smtp_monitor_tls_tap_enabled 1.0",
+        b"smtp_monitor_tls_tap_libraries 2.0",
+        b"smtp_monitor_tls_tap_events_lost_total 5.0",
+    ]
+    assert [line.split()[1] for line in told(None)] == [b"0.0", b"0.0", b"0.0"]
 
 
 def test_no_address_or_name_is_ever_exposed(
@@ -96,6 +115,7 @@ def test_no_address_or_name_is_ever_exposed(
 ) -> None:
     tally.count(make_record("cleartext"))
     tally.count(make_record("starttls"))
+    tally.count(make_record("tapped"))
     text = exposition(collector)
     for secret in (b"192.0.2", b"example", b"PLAIN ", b"t13d"):
         assert secret not in text

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from threading import Thread
 
+from msgspec.structs import replace
+
 from monitor.anomalies import Anomaly
 from monitor.metrics.tally import Tally
 from monitor.sessions.record import (
@@ -14,6 +16,8 @@ from monitor.sessions.record import (
     SessionRecord,
     Starttls,
     StarttlsOutcome,
+    Tapped,
+    TapResult,
     Tls,
 )
 
@@ -78,6 +82,46 @@ def test_an_anomaly_counts_once_a_session(tally: Tally, make_record: MakeRecord)
     tally.count(make_record(anomalies=(Anomaly.BARE_LF, Anomaly.EARLY_TALKER)))
     tally.count(make_record(anomalies=(Anomaly.BARE_LF,)))
     assert tally.snapshot().anomalies == {("bare_lf",): 2, ("early_talker",): 1}
+
+
+def test_what_was_inside_tls_counts_apart_from_what_was_in_clear(
+    tally: Tally, make_record: MakeRecord
+) -> None:
+    tally.count(make_record("tapped"))
+    counts = tally.snapshot()
+    assert counts.tapped_sessions == {("25", "whole"): 1}
+    assert counts.tapped_messages == {("25", "accepted"): 1}
+    assert counts.tapped_recipients == {("25", "2xx"): 1, ("25", "4xx"): 1}
+    assert counts.tapped_auth == {("25", "LOGIN"): 1}
+    assert not counts.messages
+    assert not counts.recipients
+    assert not counts.auth
+
+
+def test_a_null_sender_counts_under_whether_the_stream_showed_it(
+    tally: Tally, make_record: MakeRecord
+) -> None:
+    tally.count(make_record())
+    assert not tally.snapshot().null_sender_messages
+    tapped = make_record("tapped")
+    bounce, unknown = (replace(make_record().transactions[0], mail_from=sender) for sender in ("", None))
+    tally.count(replace(tapped, transactions=(bounce, unknown)))
+    assert tally.snapshot().null_sender_messages == {("25", "cleartext"): 1, ("25", "encrypted"): 1}
+
+
+def test_every_session_with_something_to_tell_of_its_inside_counts_once(
+    tally: Tally, make_record: MakeRecord
+) -> None:
+    for result in TapResult:
+        tally.count(make_record("tapped", tapped=Tapped(result)))
+    tally.count(make_record("starttls"))
+    assert tally.snapshot().tapped_sessions == {("25", result.value): 1 for result in TapResult}
+
+
+def test_a_mismatch_counts(tally: Tally) -> None:
+    before = tally.snapshot()
+    tally.verdict_mismatch()
+    assert (before.verdict_mismatches, tally.snapshot().verdict_mismatches) == (0, 1)
 
 
 def test_a_duration_on_a_bound_belongs_to_the_bucket_below_it(tally: Tally, make_record: MakeRecord) -> None:

@@ -1,6 +1,6 @@
 """What a record lists has a bound, and what is over it costs nothing."""
 
-from monitor.sessions.session import LISTED_ITEMS_LIMIT
+from monitor.sessions.ledger import LISTED_ITEMS_LIMIT
 from monitor.sessions.table import SessionTable
 from monitor.side import Side
 from tests.monitor.sessions.wire import Wire
