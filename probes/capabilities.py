@@ -25,6 +25,7 @@ class Capability(IntEnum):
     SETPCAP = 8
     NET_ADMIN = 12
     NET_RAW = 13
+    SYS_PTRACE = 19
     SYS_ADMIN = 21
     """Includes PERFMON and BPF."""
     PERFMON = 38
