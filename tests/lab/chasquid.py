@@ -1,7 +1,8 @@
 """chasquid, from Debian's package, unpacked: a mail server written in Go, whose TLS is Go's own."""
 
 import shutil
-import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -23,8 +24,9 @@ mail_log_path: "{folder}/mail.log"
 """
 
 
-def launch_chasquid(namespace: Namespace, folder: Path) -> subprocess.Popen[bytes]:
-    """Returns when it listens on port 25 of its address."""
+@contextmanager
+def chasquid(namespace: Namespace, folder: Path) -> Iterator[int]:
+    """The number of its process, which listens on port 25 of its address."""
     certificate = make_certificate(folder)
     certificates = folder / "certs" / SERVER_NAME
     certificates.mkdir(parents=True)
@@ -34,6 +36,9 @@ def launch_chasquid(namespace: Namespace, folder: Path) -> subprocess.Popen[byte
     address = server_address(NUMBER)
     settings = _SETTINGS.format(server_name=SERVER_NAME, address=address, folder=folder)
     (folder / "chasquid.conf").write_text(settings)
-    process = namespace.start([UNPACKED[CHASQUID], "-config_dir", folder])
-    namespace.await_listeners({(address, 25)})
-    return process
+    with namespace.start([UNPACKED[CHASQUID], "-config_dir", folder]) as process:
+        try:
+            namespace.await_listeners({(address, 25)})
+            yield process.pid
+        finally:
+            process.kill()

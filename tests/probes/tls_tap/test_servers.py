@@ -20,7 +20,7 @@ from probes.tls_tap.linkage import Linkage, linkage_of
 from probes.tls_tap.mapped import Identity, TlsLibrary, installed_for, libraries_of, open_library
 from probes.tls_tap.roots import real_file
 from probes.tls_tap.servers import MailServer, mail_servers, tls_libraries
-from tests.lab.chasquid import launch_chasquid
+from tests.lab.chasquid import chasquid
 from tests.lab.exim import Exim
 from tests.lab.network import Network, client_address, server_address
 from tests.lab.packages import ensure
@@ -150,10 +150,10 @@ def test_postfix_exim_and_chasquid_in_a_namespace_are_found() -> None:
         with (
             Postfix(network.server, network.folder / "postfix", (MX,)),
             Exim(network.server, network.folder / "exim"),
+            chasquid(network.server, folder) as chasquid_pid,
         ):
-            chasquid = launch_chasquid(network.server, folder)
             # Unless a client comes, no process of Postfix' needs TLS.
-            servers = {server.name: server for server in mail_servers({25}).seen if server.is_elsewhere}
+            servers = _in(network)
             assert set(servers) == {"master", "exim4", "chasquid"}
 
             postfix = servers["master"]
@@ -167,7 +167,7 @@ def test_postfix_exim_and_chasquid_in_a_namespace_are_found() -> None:
             (gnutls,) = servers["exim4"].mapped.values()
             assert gnutls.identity == _identity(_SYSTEM / "libgnutls.so.30") == _opened(gnutls)
 
-            assert servers["chasquid"].pid == chasquid.pid
+            assert servers["chasquid"].pid == chasquid_pid
             assert servers["chasquid"].why_out_of_reach == "is a Go program: its TLS is out of reach"
             assert not servers["chasquid"].installed
 
@@ -175,13 +175,17 @@ def test_postfix_exim_and_chasquid_in_a_namespace_are_found() -> None:
                 thread.submit(
                     send_with_smtplib, (server_address(MX.number), 25), client_address(1), *ENVELOPE, tls=True
                 ).result()
-            (smtpd,) = {server.name: server for server in mail_servers({25}).seen if server.is_elsewhere}[
-                "master"
-            ].mapped.values()
+            (smtpd,) = _in(network)["master"].mapped.values()
             assert smtpd.identity == _identity(_SYSTEM / "libssl.so.3") == _opened(smtpd)
             assert smtpd.identity in tls_libraries({25})
-            chasquid.kill()
-            chasquid.wait()
+
+
+def _in(network: Network) -> dict[str, MailServer]:
+    """Those on the watched host, by name. Another lab may run beside."""
+    processes = network.server.processes()
+    servers = [server for server in mail_servers({25}).seen if server.pid in processes]
+    assert all(server.is_elsewhere for server in servers)
+    return {server.name: server for server in servers}
 
 
 def test_a_static_program_is_out_of_reach(tmp_path: Path) -> None:
@@ -223,6 +227,18 @@ def test_what_lies_in_a_container_s_root_is_found_and_nothing_of_the_host_s(tmp_
         (found,) = server.installed.values()
         assert found.path == "/usr/lib/x86_64-linux-gnu/libssl.so.1.1"
         assert found.identity == _identity(root / "usr/lib/real") == _opened(found)
+
+
+def test_folders_of_a_root_that_has_lib_beside_usr_lib_are_looked_into(tmp_path: Path) -> None:
+    """As Alpine has."""
+    library = libssl_1_1(tmp_path)
+    root = tmp_path / "root"
+    places = {"lib/libssl.so.3", "usr/lib/libssl.so.1.1", "usr/local/lib/libssl.so.4"}
+    for place in places:
+        (root / place).parent.mkdir(parents=True)
+        shutil.copy(library, root / place)
+    with _running([compiled(LISTENER, tmp_path / "listener"), str(_free_port()), root]) as pid:
+        assert {found.path for found in installed_for(pid)} == {f"/{place}" for place in places}
 
 
 def test_a_server_where_no_library_is_has_none_to_be_tapped(tmp_path: Path) -> None:
@@ -380,6 +396,44 @@ def test_two_processes_with_one_socket_are_one_server() -> None:
             child.wait()
     assert server.pid == os.getpid()
     assert server.processes >= {os.getpid(), child.pid}
+
+
+def test_who_has_a_connection_and_does_not_listen_is_no_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        client = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+    with client, accepted:
+        assert mail_servers({port}) == ([], set())
+
+
+def test_init_that_listens_for_others_is_not_everybody() -> None:
+    """As systemd does for a socket unit. In a pid namespace of its own this one is the first process."""
+    code = """
+import socket, subprocess
+from probes.tls_tap.servers import mail_servers
+listener = socket.create_server(("127.0.0.1", 0))
+child = subprocess.Popen(["sleep", "60"])
+print(mail_servers({listener.getsockname()[1]}).seen[0].processes)
+child.kill()
+"""
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "{1}\n"
+
+
+GO_SECTION = '__attribute__((section(".go.buildinfo"), used)) char mark[32];'
+GO_NOTE = r"""
+__asm__(".pushsection .note.go.buildid, \"a\", @note\n"
+        ".long 4, 4, 4\n .ascii \"Go\\0\\0\"\n .long 0\n"
+        ".popsection");
+"""
+
+
+@pytest.mark.parametrize("mark", [pytest.param(GO_SECTION, id="section"), pytest.param(GO_NOTE, id="note")])
+def test_either_mark_of_go_s_linker_tells_a_go_program(mark: str, tmp_path: Path) -> None:
+    """chasquid has both; other ways to build leave one."""
+    with _running([compiled(mark + LISTENER, tmp_path / "listener"), str(_free_port())]) as pid:
+        assert linkage_of(pid) is Linkage.GO
 
 
 def test_who_may_not_look_learns_that_somebody_listens(tmp_path: Path) -> None:
