@@ -1,12 +1,12 @@
 """`smtp-horizon doctor`: what this machine can do, and the exact command that mends the rest.
 
 Every answer is found by trying: the eBPF program is loaded, a packet socket is opened, sockets that listen
-are looked up.
+are looked up, and who holds them.
 """
 
 import ctypes.util
+import os
 import platform
-import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,6 @@ from shutil import which
 from typing import Final
 
 import click
-import psutil
 
 from monitor import streams
 from monitor.cli.main import DONE, FAILED
@@ -26,6 +25,11 @@ from monitor.cli.system_calls import why_unavailable as why_no_filter
 from monitor.cli.users import NOBODY, ROOT, USER, CannotBecomeError, current, to_become
 from probes.ebpf.program import why_unavailable as ebpf_unavailable
 from probes.probe import ProbeUnavailable
+from probes.tls_tap.availability import why_unavailable as tap_unavailable
+from probes.tls_tap.elf import NoUsableElfError
+from probes.tls_tap.libraries import Kind, tls_functions
+from probes.tls_tap.mapped import TlsLibrary, open_library
+from probes.tls_tap.servers import MailServers, mail_servers
 from probes.tshark.probe import why_unavailable as tshark_unavailable
 from probes.tshark.programs import tshark_version
 
@@ -43,6 +47,8 @@ MAIL_SERVERS: Final = {
 TLS_LIBRARIES: Final = ("ssl", "gnutls")
 """OpenSSL's and GnuTLS' shared libraries, libssl.so and libgnutls.so."""
 
+LIBRARY_KINDS: Final = {Kind.OPENSSL: "OpenSSL", Kind.GNUTLS: "GnuTLS"}
+
 
 class State(StrEnum):
     FINE = "ok"
@@ -58,10 +64,6 @@ class Finding:
     said: str
     remedy: str | None = None
     """The command that mends it."""
-
-
-Listeners = dict[int, psutil.Process | None]
-"""Who listens on the watched ports; None where this user may not know."""
 
 
 @click.command(
@@ -94,8 +96,8 @@ def diagnose(ports: frozenset[int]) -> tuple[bool, list[Finding]]:
     live = (_ebpf(), _libpcap(), _pyshark())
     privileges = _privileges()
     can_watch = any(finding.state is State.FINE for finding in live) and privileges.state is not State.MISSING
-    listening = _listeners(ports)
-    mail = [*_mail_servers(ports, listening), _tls_library(listening)]
+    servers = mail_servers(ports)
+    mail = [*_mail_servers(ports, servers), _tls_library(servers), *_tls_tap(servers)]
     findings = [_system(), _program(), *live, privileges, _system_calls(), _capture_files(), _tshark(), *mail]
     return can_watch, findings
 
@@ -187,17 +189,19 @@ def _tshark() -> Finding:
         return Finding(State.MISSING, "tshark", *_split(reason))
 
 
-def _mail_servers(ports: frozenset[int], listening: Listeners) -> Iterator[Finding]:
-    for port, process in sorted(listening.items()):
-        if process is None:
-            remedy = "sudo smtp-horizon doctor"
-            yield Finding(State.FINE, f"port {port}", "something listens; root may see what", remedy)
-        else:
-            yield Finding(State.FINE, f"port {port}", f"{process.name()} listens (process {process.pid})")
+def _mail_servers(ports: frozenset[int], servers: MailServers) -> Iterator[Finding]:
+    for server in servers.seen:
+        where = ", in another network namespace" if server.is_elsewhere else ""
+        for port in sorted(server.ports):
+            said = f"{server.name} listens (process {server.pid}){where}"
+            yield Finding(State.FINE, f"port {port}", said)
+    for port in sorted(servers.unseen):
+        remedy = "sudo smtp-horizon doctor"
+        yield Finding(State.FINE, f"port {port}", "something listens; root may see what", remedy)
     installed = sorted({name for program, name in MAIL_SERVERS.items() if _is_installed(program)})
     if installed:
         yield Finding(State.FINE, "mail server", f"{', '.join(installed)} installed")
-    if not listening:
+    if not any(servers):
         numbers = ", ".join(map(str, sorted(ports)))
         said = f"nothing listens on {numbers} here; mail that passes by or leaves is seen all the same"
         yield Finding(State.NOTE, "mail server", said)
@@ -208,37 +212,45 @@ def _is_installed(program: str) -> bool:
     return which(program) is not None or which(program, path="/usr/sbin:/usr/local/sbin:/sbin") is not None
 
 
-def _listeners(ports: frozenset[int]) -> Listeners:
-    found: Listeners = {}
-    for connection in psutil.net_connections(kind="tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port in ports:
-            try:
-                found[connection.laddr.port] = psutil.Process(connection.pid) if connection.pid else None
-            except psutil.NoSuchProcess:  # it ended in between
-                continue
-    return found
-
-
-def _tls_library(listening: Listeners) -> Finding:
-    """Those which the listening processes have mapped, or else those of the system."""
-    mapped = {
-        library
-        for process in listening.values()
-        if process is not None
-        for library in _mapped_tls_libraries(process.pid)
-    }
+def _tls_library(servers: MailServers) -> Finding:
+    """Those which the mail servers have mapped, or else those of the system."""
+    mapped = {library.name for server in servers.seen for library in server.mapped.values()}
     if mapped:
         return Finding(State.FINE, "TLS library", f"{', '.join(sorted(mapped))}, in use by the mail server")
     names = [name for library in TLS_LIBRARIES if (name := ctypes.util.find_library(library))]
     if names:
-        said = f"{', '.join(names)} installed; no listening mail server has it loaded"
+        said = f"{', '.join(names)} installed; no mail server that listens has it loaded"
         return Finding(State.NOTE, "TLS library", said)
     return Finding(State.NOTE, "TLS library", "neither libssl nor GnuTLS is installed")
 
 
-def _mapped_tls_libraries(pid: int) -> set[str]:
+def _tls_tap(servers: MailServers) -> Iterator[Finding]:
+    """Nobody needs it who does not ask for it: whether `watch` can run is another question."""
+    what = "TLS tap"
+    reason = tap_unavailable()
+    if reason is None:
+        yield Finding(State.FINE, what, "the kernel lets TLS libraries be tapped")
+    else:
+        said, remedy = _split(reason)
+        yield Finding(State.MISSING, what, f"{said}; needed for --tls-tap alone", remedy)
+    for server in servers.seen:
+        who = f"{server.name} (port {', '.join(map(str, sorted(server.ports)))})"
+        if server.why_out_of_reach is not None:
+            yield Finding(State.NOTE, what, f"{who} {server.why_out_of_reach}")
+        for library in server.mapped.values():
+            yield _within_reach(f"{who} uses", library, State.FINE)
+        for library in server.installed.values():
+            yield _within_reach(f"{who} may come to use", library, State.NOTE)
+
+
+def _within_reach(who_uses: str, library: TlsLibrary, state: State) -> Finding:
+    name = f"{library.name}, removed or replaced since" if library.is_deleted else library.name
     try:
-        maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # ended, or not ours to read
-        return set()
-    return set(re.findall(r"/(lib(?:ssl|gnutls)\.so[.\d]*)", maps))
+        descriptor = open_library(library)
+        try:
+            kind = LIBRARY_KINDS[tls_functions(descriptor).kind]
+        finally:
+            os.close(descriptor)
+    except (OSError, NoUsableElfError) as error:
+        return Finding(State.NOTE, "TLS tap", f"{who_uses} {name}: out of reach, {error}")
+    return Finding(state, "TLS tap", f"{who_uses} {name} ({kind}): within reach")

@@ -1,8 +1,8 @@
 """Fetches what the lab needs on Debian 12: `python -m tests.lab.packages`, as root.
 
 Quick when nothing is missing. Only one mail server package can be installed at a time, so Postfix is
-installed (never started, never configured: the lab runs it from folders of its own), and Exim, OpenSMTPD and
-sendmail are only unpacked into a cache folder. postgrey is installed and not started either.
+installed (never started, never configured: the lab runs it from folders of its own), and Exim, OpenSMTPD,
+sendmail and chasquid are only unpacked into a cache folder. postgrey is installed and not started either.
 """
 
 import os
@@ -55,10 +55,12 @@ LIBRARIES: Final = {
 EXIM: Final = CACHE / "exim4-daemon-light"
 OPENSMTPD: Final = CACHE / "opensmtpd"
 SENDMAIL: Final = CACHE / "sendmail-bin"
+CHASQUID: Final = CACHE / "chasquid"
 UNPACKED: Final = {
     EXIM: EXIM / "usr/sbin/exim4",
     OPENSMTPD: OPENSMTPD / "usr/sbin/smtpd",
     SENDMAIL: SENDMAIL / "usr/libexec/sendmail/sendmail",
+    CHASQUID: CHASQUID / "usr/bin/chasquid",
 }
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable
@@ -89,3 +90,26 @@ def test_who_listens_is_named() -> None:
         text = _doctor("--ports", str(port))[1]
     assert f"(process {os.getpid()})" in _line(text, f"port {port}")
     assert f"nothing listens on {port}" in _doctor("--ports", str(port))[1]
+
+
+def test_what_a_mail_server_s_tls_is_and_whether_it_can_be_tapped_is_said() -> None:
+    assert ssl.OPENSSL_VERSION  # this process has libssl
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        text = _doctor("--ports", str(port))[1]
+    assert _line(text, "TLS library").endswith("libssl.so.3, in use by the mail server")
+    assert re.search(
+        rf"^ok +TLS tap .* \(port {port}\) uses libssl.so.3 \(OpenSSL\): within reach$", text, re.M
+    )
+    assert "installed" in _line(_doctor("--ports", str(port))[1], "TLS library")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives up privilege, which only root has")
+def test_who_may_not_tap_may_watch_all_the_same() -> None:
+    drop = ["setpriv", "--inh-caps=-all", "--bounding-set=-sys_admin,-sys_ptrace"]
+    done = subprocess.run([*drop, PROGRAM, "doctor"], capture_output=True, text=True, check=False)
+    line = _line(done.stdout, "TLS tap")
+    assert line.startswith("missing")
+    assert line.endswith("no privilege: CAP_SYS_PTRACE missing; needed for --tls-tap alone")
+    assert "mend it: sudo smtp-horizon watch --tls-tap\n" in done.stdout
+    assert done.returncode == 0
