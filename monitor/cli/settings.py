@@ -57,6 +57,8 @@ def _checked(where: str, key: str, value: Any, option: click.Option, context: cl
             isinstance(value, list) and value != [] and all(type(port) is int for port in value)
         )
         wanted = "a list of numbers, as [25, 587]"
+    elif option.is_flag:
+        is_right, wanted = type(value) is bool, "true or false"
     elif isinstance(option.type, click.IntRange):
         is_right, wanted = type(value) is int, "a number"
     elif key == "countries":

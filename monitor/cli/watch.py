@@ -104,6 +104,13 @@ def _load_config(context: click.Context, _: click.Parameter, path: str | None) -
     "[default: smtp-horizon if there is one, else nobody]",
 )
 @click.option(
+    "--tls-tap",
+    is_flag=True,
+    show_envvar=True,
+    help="Read senders and recipients inside TLS, too, of mail servers on this machine that use OpenSSL or "
+    "GnuTLS: by probes in these libraries. Never a message or a password. See doctor. [default: off]",
+)
+@click.option(
     "--log-level",
     type=click.Choice(LOG_LEVELS),
     default="info",
@@ -120,6 +127,7 @@ def command(
     records: str | None,
     web_config: str | None,
     user: str | None,
+    tls_tap: bool,
     log_level: str,
     **site: Any,
 ) -> int:
@@ -142,7 +150,7 @@ def command(
 
         collect_garbage_from_here_on()
         watch_settings = WatchSettings(
-            interface, probe, listen, records, web_config, whom, SiteOptions(**site)
+            interface, probe, listen, records, web_config, whom, tls_tap, SiteOptions(**site)
         )
         with Watching(watch_settings, opener) as watching:
             return watching.run()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import psutil
 
@@ -34,7 +34,10 @@ from monitor.records import ReaderGoneError, RecordsWriter
 from monitor.sessions.record import SessionRecord
 from monitor.sessions.table import SessionTable
 from probes.capabilities import Needs
-from probes.probe import CaptureInterrupted
+from probes.probe import HEARTBEAT_SECONDS, CaptureInterrupted
+
+if TYPE_CHECKING:
+    from monitor.cli.tapping import KeptTap
 
 ADDRESSES_EVERY_SECONDS: Final = (
     30.0  # a new address of ours is known within the time of a DHCP lease's change
@@ -56,6 +59,8 @@ class WatchSettings:
     """A path, or None for plain HTTP that is open to all."""
     user: User
     """Whom to go on as."""
+    tls_tap: bool
+    """Read the envelope along where this machine's mail servers decrypt it."""
     site: SiteOptions
 
 
@@ -80,6 +85,7 @@ class Watching:
         signal.signal(signal.SIGHUP, self._ask_to_reopen)
         self._resources = ExitStack()
         with self._resources:
+            self._tap = self._start_tap(settings) if settings.tls_tap else None
             read = partial(_read_through, opener)
             web = (
                 _web_settings(settings.web_config, read) if settings.web_config is not None else WebSettings()
@@ -87,6 +93,7 @@ class Watching:
             self._observers = Observers(
                 settings.site,
                 own_addresses(),
+                is_tapped=settings.tls_tap,
                 to_read=opener.open_to_read,
                 rights_at=partial(rights_at, user=settings.user),
             )
@@ -99,7 +106,9 @@ class Watching:
             self._table = SessionTable(ports, self._observers.site, self._on_record, sieve=self._probe.sieve)
             # Threads keep the privileges that they are born with: none before here.
             confinement = self._standing.confinement
-            collector = MonitorCollector(self._observers, self._probe, self._table, self._lag, confinement)
+            collector = MonitorCollector(
+                self._observers, self._probe, self._table, self._lag, confinement, tap=self._tap
+            )
             self._server.start(collector)
             self._resources = self._resources.pop_all()
         _LOG.info(
@@ -109,6 +118,9 @@ class Watching:
             self._probe.name,
         )
         self._standing.log()
+        if self._tap is not None:
+            _LOG.warning("the TLS tap is on: senders and recipients inside TLS are read and recorded, too")
+            self._tend_tap(self._tap)
         _LOG.info("metrics are at %s", self._server.url)
         if records is not None:
             _LOG.info("session records go to %s", "standard output" if records == "-" else records)
@@ -127,6 +139,7 @@ class Watching:
             _LOG.error("%s", interruption)
             self._status = FAILED
         still_open = self._table.open_sessions
+        self._take_tapped()
         self._table.close_all()
         if self._writer is not None and not self._writer.close():
             self._status = FAILED
@@ -139,8 +152,10 @@ class Watching:
     def _loop(self) -> None:
         take, tick = self._table.segment, self._table.tick
         addresses_due = time.monotonic() + ADDRESSES_EVERY_SECONDS
-        drain_until = math.inf
+        drain_until, tap_due = math.inf, 0.0
         for batch in self._probe.batches():
+            # First: what was inside a connection is there before its last packet is read.
+            self._take_tapped()
             for segment in batch:
                 take(segment)
             now = time.monotonic()
@@ -167,6 +182,9 @@ class Watching:
                 elif now >= drain_until:
                     _LOG.warning("what was captured last is left unread: it takes too long")
                     return
+            if self._tap is not None and now >= tap_due:
+                tap_due = now + HEARTBEAT_SECONDS
+                self._tend_tap(self._tap)
             if now >= addresses_due:
                 addresses_due = now + ADDRESSES_EVERY_SECONDS
                 self._observers.ours.set_hosts(own_addresses())
@@ -182,6 +200,27 @@ class Watching:
             if not is_written:
                 self._status = FAILED
         self._observers.record(record, is_written)
+
+    def _start_tap(self, settings: WatchSettings) -> "KeptTap":
+        from monitor.cli.tapping import start_tap  # noqa: PLC0415  it is asked for by few
+
+        tap = start_tap(settings.site.ports, settings.user)
+        self._resources.callback(tap.close)
+        return tap
+
+    def _take_tapped(self) -> None:
+        if self._tap is not None and self._observers.tapped is not None:
+            take = self._observers.tapped.event
+            for event in self._tap.take():
+                take(event)
+
+    def _tend_tap(self, tap: "KeptTap") -> None:
+        was_kept = tap.is_kept
+        for line in tap.tend():
+            _LOG.info("%s", line)
+        if was_kept and not tap.is_kept:
+            _LOG.error("the TLS tap has ended: its keeper is gone; the rest goes on")
+            self._status = FAILED
 
     def _follow_records(self, writer: RecordsWriter) -> None:
         try:

@@ -35,7 +35,7 @@ from probes.tls_tap.program import (
     RECEIVED,
     build,
 )
-from probes.tls_tap.servers import tls_libraries
+from probes.tls_tap.servers import mail_servers
 from probes.tls_tap.tracing import at_tracepoint, this_machine, tracepoint
 
 NEEDS: Final = Needs(
@@ -76,7 +76,9 @@ class Keeper:
             raise ProbeUnavailable(
                 f"the TLS tap can't be attached ({error.strerror})", "see `smtp-horizon doctor`"
             ) from None
-        self._said = self._attachments.attach(tls_libraries(self._ports).values())
+        self._out_of_reach: set[str] = set()
+        self._said: list[str] = []
+        self._look()
 
     def introduce(self, connection: socket.socket) -> None:
         """Hands over what it takes to read the events."""
@@ -97,10 +99,20 @@ class Keeper:
             for process in self._arrived():
                 self._said += self._attachments.attach(libraries_of(process))
             if time.monotonic() >= look_at:
-                self._said += self._attachments.attach(tls_libraries(self._ports).values())
+                self._look()
                 look_at = time.monotonic() + LOOK_EVERY_SECONDS
             if self._said or len(self._attachments) != before:
                 connection.send(msgspec.json.encode(self._news()))
+
+    def _look(self) -> None:
+        """For servers, and what they have mapped, or would."""
+        for server in mail_servers(self._ports).seen:
+            for libraries in (server.mapped, server.installed):
+                self._said += self._attachments.attach(libraries.values())
+            if server.why_out_of_reach is not None:
+                said = f"{server.name} {server.why_out_of_reach}"
+                self._said += {said} - self._out_of_reach
+                self._out_of_reach.add(said)
 
     def _arrived(self) -> Iterable[int]:
         return [process for (process,) in _ARRIVAL.iter_unpack(self._arrivals.take(ARRIVAL_BYTES))]
