@@ -5,8 +5,10 @@
  * tracepoint tcp:tcp_rcv_space_adjust is passed, with both addresses and the socket's cookie.
  *
  *   within a call of the library   the library reads the socket itself: what it decrypts is that socket's, for sure
- *   before such a call             the program reads the socket, and feeds the library (OpenSSL's memory BIO): an event
- *                                  loop does both at once, on one thread. Believed as long as nothing speaks against it
+ *   before such a call             the program reads the socket, and feeds the library (OpenSSL's memory BIO). An event loop
+ *                                  does both at once, on one thread; then that is whose bytes they are. A program whose
+ *                                  threads read for each other looks the same now and then, and now and then not: once a
+ *                                  thread has read one connection and then decrypts another, all of that process is unsure
  *
  * So nothing has to be asked of the process, which may be gone by the time that somebody asks; and the processes that read
  * from a watched port are the mail servers, wherever they run.
@@ -23,17 +25,22 @@ struct call {
     bool is_mixed;        /* more than one socket was read */
 };
 
+struct server {
+    bool is_unsure; /* its threads read for each other */
+};
+
 BPF_TABLE("lru_hash", u64, struct call, calls, CALLS);           /* by thread */
 BPF_TABLE("lru_hash", u64, struct socket, received, CALLS);      /* by thread: what it read last, outside of any call */
-BPF_TABLE("lru_hash", u32, u8, servers, SERVERS);                /* processes that read from watched ports */
+BPF_TABLE("lru_hash", u64, u8, fed, STREAMS);                    /* cookies of sockets that are read for a library */
+BPF_TABLE("lru_hash", u32, struct server, servers, SERVERS);     /* processes that read from watched ports */
 BPF_RINGBUF_OUTPUT(arrivals, ARRIVAL_PAGES);                     /* the same, when they are seen first */
 
 static inline void see_server(u32 process)
 {
-    u8 one = 1;
+    struct server server = {};
     if (servers.lookup(&process))
         return;
-    servers.update(&process, &one);
+    servers.update(&process, &server);
     arrivals.ringbuf_output(&process, sizeof(process), 0);
 }
 

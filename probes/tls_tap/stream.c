@@ -48,6 +48,13 @@ static inline struct session session_of(u64 pointer)
     return session;
 }
 
+static inline bool is_process_unsure()
+{
+    u32 process = bpf_get_current_pid_tgid() >> 32;
+    struct server *server = servers.lookup(&process);
+    return !server || server->is_unsure;
+}
+
 /* `event->text` holds the text. */
 static inline void tell(struct stream *stream, struct event *event, enum kind kind, u64 length, u64 text_bytes)
 {
@@ -55,7 +62,7 @@ static inline void tell(struct stream *stream, struct event *event, enum kind ki
     event->socket = stream->socket;
     event->number = stream->number++;
     event->kind = kind;
-    event->is_unsure = stream->is_unsure;
+    event->is_unsure = stream->is_unsure || (stream->is_fed && is_process_unsure());
     write(event, text_bytes);
 }
 
@@ -65,30 +72,54 @@ static inline void go_blind(struct stream *stream, struct event *event, u64 leng
     tell(stream, event, LOST, length, 0);
 }
 
-/* The stream of the session that a call is about, and which socket's it is, by what the call has read. */
+static inline struct stream *begin(const struct session *session, const struct socket *socket, bool is_fed)
+{
+    struct stream stream = {.is_fed = is_fed};
+    stream.socket = *socket;
+    streams.update((struct session *)session, &stream);
+    return streams.lookup((struct session *)session);
+}
+
+/* The library has read a socket itself. */
+static inline struct stream *settle_read(struct call *call, const struct session *session, struct stream *stream,
+                                         bool in_handshake)
+{
+    if (!stream || (stream->socket.cookie != call->socket.cookie && (!stream->has_begun || in_handshake)))
+        stream = begin(session, &call->socket, false);
+    else if (stream->socket.cookie != call->socket.cookie)
+        stream->is_unsure = true;
+    if (stream && call->is_mixed)
+        stream->is_unsure = true;
+    return stream;
+}
+
+/* The program has read a socket, perhaps for the library. What it read was clear text if nothing was fed with it before. */
+static inline struct stream *settle_fed(u64 thread, const struct session *session, struct stream *stream)
+{
+    u8 one = 1;
+    u32 process = session->process;
+    struct socket *socket = received.lookup(&thread);
+    if (!socket || (stream && !stream->is_fed))
+        return stream;
+    if (!stream || (stream->socket.cookie != socket->cookie && !stream->has_begun)) {
+        stream = begin(session, socket, true);
+    } else if (stream->socket.cookie != socket->cookie && fed.lookup(&socket->cookie)) {
+        struct server *server = servers.lookup(&process);
+        if (server)
+            server->is_unsure = true;
+    }
+    if (stream && stream->socket.cookie == socket->cookie)
+        fed.update(&stream->socket.cookie, &one);
+    received.delete(&thread);
+    return stream;
+}
+
+/* The stream of the session that a call is about, by what was read for it. */
 static inline struct stream *settle(struct call *call, u64 thread, bool in_handshake)
 {
     struct session session = session_of(call->session);
     struct stream *stream = streams.lookup(&session);
-    struct socket *socket = call->socket.cookie ? &call->socket : 0;
-    bool is_fed = false;
-    if (!socket) {
-        socket = received.lookup(&thread);
-        is_fed = true;
-    }
-    if (!socket || (is_fed && stream && !stream->is_fed))
-        return stream;
-    if (!stream || (stream->socket.cookie != socket->cookie && (!stream->has_begun || in_handshake))) {
-        struct stream fresh = {.is_fed = is_fed};
-        fresh.socket = *socket;
-        streams.update(&session, &fresh);
-        stream = streams.lookup(&session);
-    } else if (stream->socket.cookie != socket->cookie) {
-        stream->is_unsure = true;
-    }
-    if (stream && call->is_mixed)
-        stream->is_unsure = true;
-    if (is_fed)
-        received.delete(&thread);
-    return stream;
+    if (call->socket.cookie)
+        return settle_read(call, &session, stream, in_handshake);
+    return settle_fed(thread, &session, stream);
 }
