@@ -12,9 +12,9 @@ from typing import IO, Final
 
 from elftools.elf.elffile import ELFFile
 
-_READS: Final = 20_000
+_READS: Final = 8_000
 """How often one file is read from. Every loop of pyelftools reads, so that it bounds them all. Debian's
-libgnutls takes 1,900, most of them for the table by which names are found; 20,000 are 0.1 s."""
+libgnutls takes 1,900, most of them for the table by which names are found; 8,000 are 30 ms."""
 _READ_BYTES: Final = 65_536
 """What is read at once, at most. The longest that an honest file asks for is a note of some hundred bytes."""
 

@@ -100,6 +100,38 @@ def test_what_is_only_asked_for_is_not_exported(tmp_path: Path) -> None:
         tls_functions(library)
 
 
+def test_a_program_with_the_address_of_a_library_s_function_does_not_export_it(tmp_path: Path) -> None:
+    """Its list has the name with an address, though the function is elsewhere."""
+    libssl_1_1(tmp_path)
+    program = "int SSL_read(void); int (*used)(void) = SSL_read; int main(void) { return used != SSL_read; }"
+    linking = ["-no-pie", "-fno-pic", "-Wl,--hash-style=sysv", f"-L{tmp_path}", "-l:libssl.so.1.1"]
+    with pytest.raises(NoUsableElfError, match="neither OpenSSL's nor GnuTLS'"):
+        tls_functions(compiled(program, tmp_path / "server", linking))
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        pytest.param(4, struct.pack("<I", 4), id="where nothing may be run"),
+        pytest.param(8, struct.pack("<Q", 1 << 30), id="behind the file's end"),
+    ],
+)
+def test_what_is_exported_and_can_t_be_called_is_no_function(at: int, value: bytes, tmp_path: Path) -> None:
+    """Once the segment of the code says something else: its flags, its place in the file."""
+    library = libssl_1_1(tmp_path)
+    content = bytearray(library.read_bytes())
+    (headers,) = struct.unpack_from("<Q", content, 32)
+    code = next(
+        header
+        for header in range(headers, headers + 56 * 16, 56)
+        if struct.unpack_from("<II", content, header) == (1, 5)  # PT_LOAD, to read and to run
+    )
+    content[code + at : code + at + len(value)] = value
+    library.write_bytes(content)
+    with pytest.raises(NoUsableElfError, match="neither OpenSSL's nor GnuTLS'"):
+        tls_functions(library)
+
+
 def test_other_files_are_no_libraries_and_that_is_said(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)

@@ -1,6 +1,7 @@
 """Who the mail servers of a machine are and which TLS libraries they have: of real ones, and of odd ones."""
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -434,6 +435,16 @@ def test_either_mark_of_go_s_linker_tells_a_go_program(mark: str, tmp_path: Path
     """chasquid has both; other ways to build leave one."""
     with _running([compiled(mark + LISTENER, tmp_path / "listener"), str(_free_port())]) as pid:
         assert linkage_of(pid) is Linkage.GO
+
+
+def test_a_program_with_a_huge_note_takes_no_memory(tmp_path: Path) -> None:
+    note = GO_NOTE.replace(".long 4, 4, 4", ".long 4, 0x7fffffff, 4").replace("Go", "No")
+    listener = compiled(note + LISTENER, tmp_path / "listener")
+    os.truncate(listener, 1 << 40)  # the rest is a hole
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with _running([listener, str(_free_port())]) as pid:
+        assert linkage_of(pid) is None
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 20_000  # kB
 
 
 def test_who_may_not_look_learns_that_somebody_listens(tmp_path: Path) -> None:
