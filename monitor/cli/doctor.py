@@ -22,10 +22,10 @@ from monitor import streams
 from monitor.cli.main import DONE, FAILED
 from monitor.cli.parameters import ENVIRONMENT_PREFIX, ports_option
 from monitor.cli.system_calls import why_unavailable as why_no_filter
+from monitor.cli.tapping import why_unavailable as tap_unavailable
 from monitor.cli.users import NOBODY, ROOT, USER, CannotBecomeError, current, to_become
 from probes.ebpf.program import why_unavailable as ebpf_unavailable
 from probes.probe import ProbeUnavailable
-from probes.tls_tap.availability import why_unavailable as tap_unavailable
 from probes.tls_tap.elf import NoUsableElfError
 from probes.tls_tap.libraries import Kind, tls_functions
 from probes.tls_tap.mapped import TlsLibrary, open_library
@@ -229,7 +229,7 @@ def _tls_tap(servers: MailServers) -> Iterator[Finding]:
     what = "TLS tap"
     reason = tap_unavailable()
     if reason is None:
-        yield Finding(State.FINE, what, "the kernel lets TLS libraries be tapped")
+        yield Finding(State.FINE, what, "watch --tls-tap can run here")
     else:
         said, remedy = _split(reason)
         yield Finding(State.MISSING, what, f"{said}; needed for --tls-tap alone", remedy)

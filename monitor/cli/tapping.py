@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from monitor.cli.privileges import give_up
-from monitor.cli.users import User
+from monitor.cli.users import User, current
 from probes import capabilities
 from probes.probe import ProbeUnavailable
 from probes.tls_tap.news import News
@@ -52,13 +52,22 @@ def start_tap(ports: frozenset[int], user: User) -> KeptTap:
     return tap
 
 
+def why_unavailable() -> ProbeUnavailable | None:
+    """Found by starting it, for no port; None where that can be. Nothing stays behind."""
+    try:
+        start_tap(frozenset(), current()).close()
+    except ProbeUnavailable as reason:
+        return reason
+    return None
+
+
 def _keep(connection: socket.socket, ports: frozenset[int], user: User) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # They go to all processes of a service or a terminal. This one is over when nobody listens any more.
         signal.signal(number, signal.SIG_IGN)
     capabilities.set_name(NAME)
     _close_all_but(connection.fileno())
-    from probes.tls_tap.keeper import NEEDS, Keeper  # noqa: PLC0415  what reads libraries is its alone
+    from probes.tls_tap.keeper import Keeper  # noqa: PLC0415  what reads libraries is its alone
 
     try:
         keeper = Keeper(ports)
@@ -67,7 +76,7 @@ def _keep(connection: socket.socket, ports: frozenset[int], user: User) -> None:
         connection.send(msgspec.json.encode(News(message=message, remedy=reason.remedy)))
         return
     keeper.introduce(connection)
-    give_up(user, NEEDS)
+    give_up(user, keeper.needs())
     keeper.run(connection)
 
 

@@ -24,6 +24,7 @@ from probes.ebpf.loading import load
 from probes.ebpf.ring import Ring
 from probes.probe import ProbeUnavailable
 from probes.tls_tap.attachments import Attachments
+from probes.tls_tap.availability import check
 from probes.tls_tap.mapped import libraries_of
 from probes.tls_tap.news import News
 from probes.tls_tap.program import (
@@ -32,18 +33,10 @@ from probes.tls_tap.program import (
     EVENTS,
     EVENTS_LOST,
     ON_RECEIVE,
-    RECEIVED,
     build,
 )
 from probes.tls_tap.servers import mail_servers
-from probes.tls_tap.tracing import at_tracepoint, this_machine, tracepoint
-
-NEEDS: Final = Needs(
-    # To look into other users' processes, to open what only they may, and to attach.
-    frozenset({Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH, Capability.PERFMON}),
-    system_calls=("perf_event_open", "openat2"),
-)
-"""Once it is made."""
+from probes.tls_tap.tracing import at_tracepoint, this_machine, wanted_to_attach
 
 _NEWS_LINES: Final = 100
 
@@ -51,7 +44,6 @@ LOOK_EVERY_SECONDS: Final = 60.0
 """For servers and libraries that have come and that the kernel does not tell of: a library that was replaced
 before its server starts anew, or a server that nobody has spoken to. Chosen as it takes 0.2 s where thousands
 of processes are."""
-_INITIAL_PID_NAMESPACE: Final = 0xEFFFFFFC  # linux/proc_ns.h: PROC_PID_INIT_INO
 _ARRIVAL: Final = struct.Struct("=8xI4x")
 """The ring buffer's header of the record, a process, and what fills it up to 8 bytes."""
 
@@ -59,14 +51,8 @@ _ARRIVAL: Final = struct.Struct("=8xI4x")
 class Keeper:
     def __init__(self, ports: frozenset[int]) -> None:
         """Raises ProbeUnavailable."""
-        if os.stat("/proc/self/ns/pid").st_ino != _INITIAL_PID_NAMESPACE:
-            raise ProbeUnavailable(
-                "the TLS tap can't tell which process is which: the kernel counts them otherwise than this"
-                " container does",
-                "run it with the host's processes (docker run --pid=host, hostPID: true)",
-            )
         self._ports = ports
-        received = tracepoint(*RECEIVED)
+        received = check()
         self._programs, self._maps = load(build(self._ports, this_machine(), received))
         self._arrivals = Ring(self._maps[ARRIVALS], ARRIVAL_BYTES)
         self._attachments = Attachments(self._programs)
@@ -79,6 +65,13 @@ class Keeper:
         self._out_of_reach: set[str] = set()
         self._said: list[str] = []
         self._look()
+
+    def needs(self) -> Needs:
+        """From now on: to look into other users' processes, to open what only they may, and to attach."""
+        return Needs(
+            frozenset({Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH, wanted_to_attach()}),
+            system_calls=("perf_event_open", "openat2"),
+        )
 
     def introduce(self, connection: socket.socket) -> None:
         """Hands over what it takes to read the events."""

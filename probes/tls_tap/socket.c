@@ -23,6 +23,7 @@ struct call {
     u32 total, position;  /* of the bytes at `buffer`: how many, and how many are done with */
     s32 success;          /* what a handshake that succeeded returns */
     bool is_mixed;        /* more than one socket was read */
+    bool is_uncork;       /* gnutls_record_uncork, which sends what was sent already */
 };
 
 struct server {

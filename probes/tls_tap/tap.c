@@ -15,8 +15,9 @@
  * Hooks: uprobes and uretprobes on functions of OpenSSL and GnuTLS, which have the same arguments in the same order:
  *
  *   enter_handshake_*, leave_handshake   SSL_do_handshake, SSL_accept; gnutls_handshake
- *   enter_call, leave_read, leave_write  SSL_read, SSL_write; gnutls_record_recv, gnutls_record_send, ..._send2
+ *   enter_call, leave_read, leave_write  SSL_read, SSL_write; gnutls_record_recv, ..._recv_seq, ..._send, ..._send2
  *   enter_call_ex, the same two          SSL_read_ex, SSL_write_ex, which say in the fourth argument how many bytes
+ *   enter_uncork, leave_uncork           gnutls_record_uncork: sends within it were seen when they were corked
  *   on_free                              SSL_free; gnutls_deinit
  *
  *   and the tracepoint tcp:tcp_rcv_space_adjust (on_receive). A function that calls another of these is seen once: the inner
@@ -48,7 +49,10 @@ static inline void enter(void *context, s32 success, u64 size_at)
 {
     u64 thread = bpf_get_current_pid_tgid();
     struct call call = {.success = success, .size_at = size_at};
+    struct call *outer = calls.lookup(&thread);
     call.session = REGISTER(context, ARGUMENT_1_AT);
+    if (outer && outer->is_uncork && outer->session == call.session)
+        return;
     call.buffer = REGISTER(context, ARGUMENT_2_AT);
     calls.update(&thread, &call);
 }
@@ -82,6 +86,22 @@ int enter_call_ex(void *context)
 {
     if (is_server())
         enter(context, 1, REGISTER(context, ARGUMENT_4_AT));
+    return 0;
+}
+
+int enter_uncork(void *context)
+{
+    u64 thread = bpf_get_current_pid_tgid();
+    struct call call = {.session = REGISTER(context, ARGUMENT_1_AT), .is_uncork = true};
+    if (is_server())
+        calls.update(&thread, &call);
+    return 0;
+}
+
+int leave_uncork(void *context)
+{
+    u64 thread = bpf_get_current_pid_tgid();
+    calls.delete(&thread);
     return 0;
 }
 
@@ -143,7 +163,7 @@ int leave_write(void *context)
 {
     u64 thread = bpf_get_current_pid_tgid();
     struct call *call = calls.lookup(&thread);
-    if (!call)
+    if (!call || call->is_uncork)
         return 0;
     struct session session = session_of(call->session);
     struct stream *stream = streams.lookup(&session);

@@ -18,14 +18,15 @@ from ctypes import (
 )
 from fcntl import ioctl
 from pathlib import Path
-from platform import machine, release
+from platform import machine
 from struct import calcsize
 from typing import Final, NamedTuple
 
+from probes.capabilities import Capability, none_in_effect
 from probes.probe import ProbeUnavailable
 
 TRACEFS: Final = Path("/sys/kernel/tracing")
-_UPROBES: Final = Path("/sys/bus/event_source/devices/uprobe")
+UPROBES: Final = Path("/sys/bus/event_source/devices/uprobe/type")
 
 # linux/perf_event.h
 _PERF_TYPE_TRACEPOINT: Final = 2
@@ -95,17 +96,12 @@ def this_machine() -> Machine:
 
 
 def tracepoint(group: str, name: str) -> Tracepoint:
-    """For a process of its own: it may be given a name space of its own, too. Raises ProbeUnavailable."""
-    if not (TRACEFS / "events").is_dir():
+    """For a process of its own: it may be given a name space of its own, too. Raises OSError where there is
+    none, and ProbeUnavailable where nobody can tell."""
+    if not os.path.ismount(TRACEFS):
         _mount_for_this_process()
     folder = TRACEFS / "events" / group / name
-    try:
-        number, description = (folder / "id").read_text(), (folder / "format").read_text()
-    except OSError as error:
-        raise ProbeUnavailable(
-            f"the kernel has no tracepoint {group}:{name} for the TLS tap ({error.strerror})",
-            f"it needs Linux 4.16 or newer with tracing (here: {release()})",
-        ) from None
+    number, description = (folder / "id").read_text(), (folder / "format").read_text()
     return Tracepoint(int(number), {field: int(at) for field, at in _FIELD.findall(description)})
 
 
@@ -118,8 +114,8 @@ def _mount_for_this_process() -> None:
         or _libc.mount(nothing, here, tracefs, c_uint64(0), None)
     ):
         raise ProbeUnavailable(
-            f"the TLS tap finds no tracefs on {TRACEFS} and can't mount it ({os.strerror(get_errno())})",
-            f"run `mount -t tracefs nodev {TRACEFS}`",
+            f"tracefs is not mounted, and can't be ({os.strerror(get_errno())})",
+            f"mount -t tracefs nodev {TRACEFS}",
         )
 
 
@@ -128,18 +124,12 @@ class Attached:
 
     def __init__(self, program: int, attributes: _Attributes) -> None:
         """Raises OSError."""
-        attributes.size = sizeof(attributes)
-        self._descriptor = _libc.syscall(
-            this_machine().perf_event_open, byref(attributes), _EVERY_PROCESS, 0, -1, _FLAG_FD_CLOEXEC
-        )
-        if self._descriptor < 0:
-            number = get_errno()
-            raise OSError(number, os.strerror(number))
+        self._descriptor = _open(attributes)
         try:
             ioctl(self._descriptor, _IOC_SET_BPF, program)
             ioctl(self._descriptor, _IOC_ENABLE, 0)
         except OSError:
-            os.close(self._descriptor)
+            self.close()
             raise
 
     def close(self) -> None:
@@ -149,16 +139,45 @@ class Attached:
         self._descriptor = -1
 
 
+def _open(attributes: _Attributes) -> int:
+    """A descriptor of the event. Raises OSError."""
+    attributes.size = sizeof(attributes)
+    descriptor: int = _libc.syscall(
+        this_machine().perf_event_open, byref(attributes), _EVERY_PROCESS, 0, -1, _FLAG_FD_CLOEXEC
+    )
+    if descriptor < 0:
+        number = get_errno()
+        raise OSError(number, os.strerror(number))
+    return descriptor
+
+
 def at_function(program: int, path: str, offset: int, *, at_return: bool) -> Attached:
     """In every process that has this file mapped, now or later. `offset`: of the function in the file. Raises
     OSError."""
     name = create_string_buffer(os.fsencode(path))
+    return Attached(program, _of_function(addressof(name), offset, at_return=at_return))
+
+
+def wanted_to_attach() -> Capability:
+    """What it takes to attach to functions, which is tried: CAP_PERFMON, and on newer kernels (as 6.18; some
+    took it over) CAP_SYS_ADMIN."""
+    name = create_string_buffer(os.fsencode(__file__))  # of a file that nobody runs
+    with none_in_effect(but=Capability.PERFMON):
+        try:
+            os.close(_open(_of_function(addressof(name), 0, at_return=False)))
+        except PermissionError:
+            return Capability.SYS_ADMIN
+    return Capability.PERFMON
+
+
+def _of_function(name: int, offset: int, *, at_return: bool) -> _Attributes:
+    """`name`: the address of the path, which must be there until the event is open."""
     attributes = _Attributes()
-    attributes.type = int((_UPROBES / "type").read_text())
+    attributes.type = int(UPROBES.read_text())
     attributes.config = int(at_return)  # format/retprobe
-    attributes.path = addressof(name)
+    attributes.path = name
     attributes.offset = offset
-    return Attached(program, attributes)
+    return attributes
 
 
 def at_tracepoint(program: int, where: Tracepoint) -> Attached:

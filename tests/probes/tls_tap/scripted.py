@@ -3,14 +3,17 @@
 Both run here, in threads; the kernel, OpenSSL and the sockets are the real ones.
 """
 
+import json
+import re
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from probes.tls_tap.event import Kind, TapEvent
 from probes.tls_tap.keeper import Keeper
@@ -134,6 +137,16 @@ class TapAndServer:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
+    def in_map(self, name: str) -> list[bytes]:
+        """The values of a map of the tap's programs: root may look there."""
+        program = _bpftool("prog", "show", "id", str(_number_of(self.keeper)))
+        values: list[bytes] = []
+        for number in program["map_ids"]:
+            if _bpftool("map", "show", "id", str(number))["name"] == name:
+                entries = _bpftool("map", "dump", "id", str(number))
+                values += [bytes(int(byte, 16) for byte in entry["value"]) for entry in entries]
+        return values
+
     def _serve(self, script: Script, banner: bytes, read_bytes: int, write_bytes: int) -> None:
         with self.accept() as connection, self.context.wrap_socket(connection, server_side=True) as server:
             _write(server, banner, write_bytes)
@@ -170,3 +183,15 @@ def _expect(client: ssl.SSLSocket, reply: bytes) -> None:
         assert piece, (got, reply)
         got += piece
     assert got == reply
+
+
+def _number_of(keeper: Keeper) -> int:
+    """The kernel's, of one of its programs."""
+    information = Path(f"/proc/self/fdinfo/{keeper._programs['leave_read']}").read_text()
+    (number,) = re.findall(r"^prog_id:\s*(\d+)$", information, re.MULTILINE)
+    return int(number)
+
+
+def _bpftool(*arguments: str) -> Any:
+    finished = subprocess.run(["bpftool", "-j", *arguments], capture_output=True, check=True)
+    return json.loads(finished.stdout)

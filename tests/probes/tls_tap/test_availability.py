@@ -8,7 +8,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces")
 
-_ASK = "from probes.tls_tap.availability import why_unavailable; print(why_unavailable())"
+_ASK = "from monitor.cli.tapping import why_unavailable; print(why_unavailable())"
 
 NO_TRACEFS = "umount /sys/kernel/tracing; umount -q /sys/kernel/debug; exec"
 NO_UPROBES = "mount -t tmpfs none /sys/bus/event_source/devices; exec"
@@ -32,7 +32,6 @@ def test_root_may_tap() -> None:
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        (NO_TRACEFS, "tracefs is not mounted; mount -t tracefs nodev /sys/kernel/tracing"),
         (NO_UPROBES, "this kernel has no uprobes; a kernel with CONFIG_UPROBE_EVENTS=y"),
         (NO_TRACEPOINT, "this kernel does not tell of reads from TCP sockets; a kernel of 4.16 or newer"),
     ],
@@ -56,6 +55,10 @@ def test_a_capability_that_is_missing_is_named(capabilities: str, reason: str) -
 def test_in_a_pid_namespace_of_its_own_it_cannot_run() -> None:
     reason = "the kernel names processes by other numbers than this container does"
     assert _answer("exec", "--pid", "--fork", "--mount-proc") == f"{reason}; docker run --pid=host ..."
+
+
+def test_where_tracefs_is_not_mounted_it_is_for_the_keeper_alone() -> None:
+    assert _answer(NO_TRACEFS) == "None"
 
 
 def test_a_user_to_whom_tracefs_is_closed_is_told_so() -> None:

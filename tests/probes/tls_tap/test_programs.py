@@ -1,11 +1,8 @@
 """What the programs in the kernel tell of a connection: of real OpenSSL, real sockets, a real kernel."""
 
-import json
 import os
 import ssl
-import subprocess
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -209,7 +206,9 @@ def test_secrets_do_not_leave_the_kernel(
 
 def test_no_window_keeps_what_was_looked_at(tapped: TapAndServer) -> None:
     kept: list[bytes] = []
-    secret = Line(b"AUTH PLAIN AHVzZXIAc2VzYW1l\r\n", b"235 Ok\r\n", lambda: kept.extend(_windows()))
+    secret = Line(
+        b"AUTH PLAIN AHVzZXIAc2VzYW1l\r\n", b"235 Ok\r\n", lambda: kept.extend(tapped.in_map("windows"))
+    )
     tapped.play([secret, *lines(QUIT)])
     assert kept
     assert b"c2VzYW1l" not in b"".join(kept)
@@ -252,17 +251,3 @@ def test_tls_within_tls_makes_it_blind(tapped: TapAndServer) -> None:
         "S: 220",
         "LOST 0",
     ]
-
-
-def _windows() -> Iterator[bytes]:
-    """What is in the kernel's windows now: root may look there."""
-    for found in _bpftool("list"):
-        if found.get("name") == "windows":
-            for entry in _bpftool("dump", "id", str(found["id"])):
-                yield bytes(int(byte, 16) for byte in entry["value"])
-
-
-def _bpftool(*arguments: str) -> list[dict[str, Any]]:
-    finished = subprocess.run(["bpftool", "-j", "map", *arguments], capture_output=True, check=True)
-    answer: list[dict[str, Any]] = json.loads(finished.stdout)
-    return answer
