@@ -113,6 +113,7 @@ def test_who_drips_after_the_handshake_stops_nobody(served: Served, opened: Exit
     _assert_bounded(served, threads)
 
 
+@pytest.mark.thorough
 def test_who_never_reads_the_answer_stops_nobody_and_takes_little_memory(
     served: Served, opened: ExitStack
 ) -> None:
@@ -128,6 +129,7 @@ def test_who_never_reads_the_answer_stops_nobody_and_takes_little_memory(
     assert psutil.Process(os.getpid()).memory_info().rss - before < GROWTH_MAX
 
 
+@pytest.mark.thorough
 def test_who_says_nothing_is_gone_when_its_time_is_up(served: Served, opened: ExitStack) -> None:
     connections = [_connect(served, opened) for _ in range(20)]
     time.sleep(REQUEST_SECONDS + 1)
