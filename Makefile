@@ -16,7 +16,7 @@ FUZZ_SECONDS ?= 120
 CYCLONEDX := cyclonedx-bom==7.5.0
 PIP_AUDIT := pip-audit==2.10.1
 
-.PHONY: help setup run test lint format test-fast test-live faults endurance floods fuzz boards bench wheel lock sbom \
+.PHONY: help setup run test lint format test-fast test-live thorough faults endurance floods fuzz boards bench wheel lock sbom \
 	audit clean
 
 help: ## list the targets
@@ -32,16 +32,20 @@ $(STAMP): pyproject.toml scripts/setup
 run: setup ## the main job: watch this machine's mail, or a demonstration (INTERFACE=eth0 to choose)
 	@$(BIN)/python -m tests.lab.run $(INTERFACE)
 
-test: setup lab lint ## lint, and all tests but those that take long: what must hold at every commit
-	$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup -m "not live and not endurance"
-	@if [ "$$(id -u)" = 0 ]; then $(BIN)/pytest -q -m live --ignore=tests/faults; \
+test: setup lab lint ## lint, and the tests that must pass at every commit: ten minutes at the most
+	$(BIN)/pytest -q -n $(WORKERS) -m "not live and not thorough and not endurance"
+	@if [ "$$(id -u)" = 0 ]; then $(BIN)/pytest -q -m "live and not thorough" --ignore=tests/faults; \
 	else echo "live tests need root: left out"; fi
 
 test-fast: setup ## tests without live mail servers and captures' degraded copies
-	$(BIN)/pytest -q -n $(WORKERS) -m "not live and not endurance" --deselect tests/monitor/sessions/test_degraded.py
+	$(BIN)/pytest -q -n $(WORKERS) -m "not live and not thorough and not endurance" --deselect tests/monitor/sessions/test_degraded.py
 
 test-live: setup lab ## only the tests with real mail servers in network namespaces, as root
 	$(BIN)/pytest -q -m live
+
+thorough: setup lab ## what takes long and guards something narrow: replays, benchmarks' own tests, postgrey; as root
+	$(BIN)/pytest -q -n $(WORKERS) -m "thorough and not live"
+	$(BIN)/pytest -q -m "thorough and live"
 
 faults: setup lab ## break what watch stands on (links, clock, disks, processes), and overload it; as root
 	$(BIN)/pytest -q -m live tests/faults

@@ -1,6 +1,7 @@
 """What holds for all tests."""
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -15,7 +16,10 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 def pytest_configure() -> None:
-    """Nobody is to look for a mistake in a source that is not what runs."""
+    """Nobody is to look for a mistake in a source that is not what runs; and Ctrl-C ends what tests start,
+    though a shell has those ignore it whom it runs in its background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     changed = outdated()
     if changed:
         raise pytest.UsageError(

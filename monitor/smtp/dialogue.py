@@ -363,6 +363,8 @@ class Dialogue:
 
     def _read_line(self, line: bytes, *, whole: bool) -> None:
         if self.phase is Phase.AUTH_SECRET:
+            if self._replies.damaged:
+                self._replies.rest()  # of the challenge that this line answers, a part of which was lost
             self._move(Input.SECRET)
             return
         bare_lf = whole and not line.endswith(b"\r")
@@ -492,15 +494,25 @@ class Dialogue:
         """Out of step, and the client speaks: if it has heard all that the server said, then the last thing
         said may be known for the reply to its last command."""
         reply = self._reply_since_command
-        if reply is None or self._heard < self._last_reply_end:
-            return
-        certain = not self._server_lost_since_command
-        if self._queue.step_proven_by(certain=certain):
-            self._replies.rest()  # of an earlier reply, whose end was lost
-            if certain:
-                self._answer(reply)
+        if reply is not None and self._heard >= self._last_reply_end:
+            certain = not self._server_lost_since_command
+            if self._queue.step_proven_by(certain=certain):
+                self._replies.rest()  # of an earlier reply, whose end was lost
+                if certain:
+                    self._answer(reply)
+                return
+        if self.phase is Phase.DATA_SENT and self._queue.client_waits and self._heard <= self._server_read_to:
+            # Who waits for the reply to DATA has heard it, and we have read as far: so it was lost, and a 354
+            # to come is a later DATA's.
+            self._finish_partial_reply()
+            self._lose_client(Input.REPLY_LOSS)
 
     # ------------------------------------------------------------------ the server's side
+
+    @property
+    def _server_read_to(self) -> int:
+        """How many bytes of the server's stream came or are known to be lost."""
+        return self._server_at + len(self._server_held)
 
     def _read_server(self) -> None:
         data = self._server_held

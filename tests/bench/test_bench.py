@@ -79,6 +79,7 @@ def test_the_clock_of_a_process_tells_what_it_took_and_what_its_children_took() 
         process.kill()
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(
     not all(Path(f"/usr/bin/{name}").exists() for name in ("tshark", "ndpiReader", "tcpdump")),
     reason="needs tshark, ndpiReader and tcpdump",
@@ -154,6 +155,7 @@ def test_a_message_is_as_long_as_it_is_asked_for_and_ends_as_one() -> None:
 
 
 @pytest.mark.live
+@pytest.mark.thorough
 @needs_root
 def test_the_benchmark_of_watch_runs_and_tells_a_wrong_run_from_a_whole_one(tmp_path: Path) -> None:
     with lab():
@@ -196,6 +198,7 @@ def test_at_full_speed_one_lost_session_or_packet_misses_the_goal() -> None:
 
 
 @pytest.mark.live
+@pytest.mark.thorough
 @needs_root
 @pytest.mark.parametrize("number", [0, 3])
 def test_the_benchmark_of_sizes_runs(number: int, tmp_path: Path) -> None:
@@ -224,6 +227,7 @@ def test_what_watch_takes_doing_nothing_is_no_part_of_the_ratio() -> None:
 
 
 @pytest.mark.live
+@pytest.mark.thorough
 @needs_root
 def test_the_benchmark_of_the_crowd_sees_every_session_stand_open(tmp_path: Path) -> None:
     with lab():
@@ -237,6 +241,7 @@ def test_the_benchmark_of_the_crowd_sees_every_session_stand_open(tmp_path: Path
 
 
 @pytest.mark.live
+@pytest.mark.thorough
 @needs_root
 def test_the_benchmark_of_the_flood_sends_mail_into_it(tmp_path: Path) -> None:
     with lab():

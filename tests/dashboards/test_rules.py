@@ -82,6 +82,7 @@ def test_rules_pass_the_linter_of_prometheus(name: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.thorough
 @needs_promtool
 @pytest.mark.parametrize("name", TEST_FILES)
 def test_rules_give_what_their_tests_say(name: str) -> None:
@@ -96,6 +97,7 @@ def test_the_linter_refuses_a_rule_that_stands_twice(tmp_path: Path) -> None:
     assert promtool("check", "rules", "--lint-fatal", twice).returncode != 0
 
 
+@pytest.mark.thorough
 @needs_promtool
 def test_a_changed_threshold_fails_its_tests(tmp_path: Path) -> None:
     shutil.copytree(GENERATED, tmp_path / "generated" / "rules")

@@ -33,6 +33,7 @@ from tests.segments import capture_path
 
 pytestmark = [
     pytest.mark.live,
+    pytest.mark.thorough,
     pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and capturing need root"),
     pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Debian's prometheus"),
 ]

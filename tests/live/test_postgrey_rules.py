@@ -34,6 +34,7 @@ from tests.monitor.conftest import CLEARTEXT
 
 pytestmark = [
     pytest.mark.live,
+    pytest.mark.thorough,
     pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace, and postgrey's own user, need root"),
 ]
 

@@ -43,7 +43,9 @@ def network() -> Iterator[Network]:
         yield network
 
 
-@pytest.fixture(params=PROBES)
+@pytest.fixture(
+    params=["ebpf", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("pcap", "pyshark"))]
+)
 def probe(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Its name. libpcap is had by hiding bcc: its name can't be asked for."""
     name: str = request.param

@@ -22,6 +22,7 @@ from tests.timeless import timeless
 
 pytestmark = [
     pytest.mark.live,
+    pytest.mark.thorough,
     pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and capturing need root"),
 ]
 

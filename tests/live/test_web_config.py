@@ -18,6 +18,7 @@ from tests.monitor.metrics.web.authority import make_authority
 
 pytestmark = [
     pytest.mark.live,
+    pytest.mark.thorough,
     pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and capturing need root"),
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Debian's prometheus"),
 ]

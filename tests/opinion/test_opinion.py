@@ -18,7 +18,7 @@ from tests.opinion.opinion import opinions
 from tests.segments import capture_path, records_of, segments_of
 
 MISSING: Final = ask_tshark.missing()
-pytestmark = pytest.mark.skipif(MISSING is not None, reason=MISSING or "")
+pytestmark = [pytest.mark.thorough, pytest.mark.skipif(MISSING is not None, reason=MISSING or "")]
 
 CAPTURES: Final = [*capture_names(), "mid"]
 

@@ -337,7 +337,7 @@ def test_a_frame_is_the_same_wherever_it_lies(link_type, head, network, changes,
     decoder = FrameDecoder(PORTS, counts)
     before, behind = around
     found = decoder.decode_within(
-        7, link_type, before + alone + behind, len(before), len(before) + size, wire_length=200
+        7, link_type, before + alone + behind, len(before), len(before) + len(alone), wire_length=200
     )
     decoder.settle()
     general = FrameDecoder(PORTS, PacketCounts())

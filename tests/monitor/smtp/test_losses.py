@@ -91,6 +91,60 @@ def test_the_rest_of_a_cut_354_is_no_answer_to_the_message() -> None:
     )
 
 
+def test_a_354_is_no_answer_to_a_data_whose_client_went_on_before_it() -> None:
+    """It waited for its reply, so that was lost: the message is skipped, and the next DATA among it."""
+    check(
+        """
+        C: MAIL FROM:<a@client.example>
+        C: DATA
+        S< 250-ok\\r\\n250 o
+        S- 5
+        S< 4 go ahead\\r\\n
+        = > MAIL <a@client.example>
+        = > DATA
+        C: s3cret
+        C: .
+        C: MAIL FROM:<c@client.example>
+        C: RCPT TO:<d@example.test>
+        C: DATA
+        = < MAIL <a@client.example> 250~
+        = < DATA ?
+        = lost
+        S: 451 no
+        S: 250 ok
+        S: 250 ok
+        S: 354 go ahead
+        C: EHLO s3cret
+        C: .
+        C: QUIT
+        = nothing
+        S: 550 no
+        S: 221 bye
+        """,
+        after=RECIPIENT_GIVEN,
+    )
+
+
+def test_the_rest_of_a_cut_challenge_is_no_answer_to_the_line_behind_it() -> None:
+    check(
+        """
+        S< 334-a
+        S- 3
+        = < AUTH LOGIN 334~
+        S< 334 a
+        S- 3
+        C: s3cret
+        S: 454 no
+        C: NOOP
+        S: 250 ok
+        = < AUTH LOGIN 454
+        = > NOOP
+        = < NOOP 250
+        """,
+        after=f"{SMALL}C: AUTH LOGIN\nS: 334 VXNlcm5hbWU6\nC: s3cret",
+    )
+
+
 def test_of_pipelined_replies_one_is_lost_and_none_is_guessed() -> None:
     check(
         """

@@ -93,6 +93,7 @@ def test_live_segments_are_those_of_tcpdump(family: int, network: Network, tmp_p
     assert not processes("dumpcap") + processes("tshark")
 
 
+@pytest.mark.thorough
 def test_nothing_is_lost_or_doubled_while_dumpcaps_and_tsharks_take_over(
     network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
