@@ -16,6 +16,10 @@ FILES_MAX: Final = 64
 files that look like libraries."""
 
 
+_WITHIN: Final = {"gnutls_record_send": "gnutls_record_send2"}
+"""Each ends in a call of the other, in releases that have it."""
+
+
 class Attachments:
     """Attached once, a file stays so: whoever maps it later is read along too, and what nobody maps costs
     nothing."""
@@ -44,8 +48,9 @@ class Attachments:
                 return None
             self._files[file] = []
             functions = tls_functions(descriptor)
-            hooked = [name for name in functions.offsets if name in HOOKS]
-            for name in hooked:
+            for name in functions.offsets.keys() & HOOKS.keys():
+                if _WITHIN.get(name) in functions.offsets:
+                    continue
                 self._files[file] += self._hook(name, descriptor, functions.offsets[name])
         except (NoUsableElfError, OSError) as error:
             self._give_up(file)

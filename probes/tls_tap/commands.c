@@ -14,7 +14,10 @@
 
 #define FOUR(a, b, c, d) ((u32)(a) | (u32)(b) << 8 | (u32)(c) << 16 | (u32)(d) << 24)
 #define CAPITALS 0xdfdfdfdf
-#define WORD_BYTES_MAX 32 /* a mechanism has 20 at most (RFC 4422 section 3.1), a chunk's size as many digits */
+#define WORD_BYTES_MAX 24 /* a mechanism has 20 at most (RFC 4422 section 3.1), a chunk's size as many digits */
+
+/* Of a window in which a message may end: as many as the verifier has patience for. */
+#define BODY_BYTES_AT_ONCE 64
 
 #define IS_AUTH FOUR('A', 'U', 'T', 'H')
 #define IS_BDAT FOUR('B', 'D', 'A', 'T')
@@ -225,7 +228,7 @@ static inline u64 read_body(struct stream *stream, struct event *event, u64 ther
 {
     u64 matched = stream->matched, used = 0;
     if (there < 2 || has_dotted_line(stream, event->text)) {
-        for (u32 at = 0; at < WINDOW_BYTES; at++) {
+        for (u32 at = 0; at < BODY_BYTES_AT_ONCE; at++) {
             if (at >= there || matched == 5)
                 break;
             u8 byte = event->text[at];

@@ -48,7 +48,7 @@ static inline void write(struct event *event, u64 text_bytes)
     OPAQUE(size);
     if (size > sizeof(*event))
         return;
-    if (events.ringbuf_output(event, size, 0)) {
+    if (events.ringbuf_output(event, size, BPF_RB_NO_WAKEUP)) { /* who reads it looks now and then */
         int zero = 0;
         u64 *lost = events_lost.lookup(&zero);
         if (lost)

@@ -58,7 +58,6 @@ class Hook(NamedTuple):
 
 HOOKS: Final = {
     "SSL_do_handshake": Hook("enter_handshake_openssl", "leave_handshake"),
-    "SSL_accept": Hook("enter_handshake_openssl", "leave_handshake"),
     "SSL_read": Hook("enter_call", "leave_read"),
     "SSL_read_ex": Hook("enter_call_ex", "leave_read"),
     "SSL_write": Hook("enter_call", "leave_write"),

@@ -48,6 +48,12 @@ static inline struct session session_of(u64 pointer)
     return session;
 }
 
+static inline struct stream *stream_of(u64 pointer)
+{
+    struct session session = session_of(pointer);
+    return streams.lookup(&session);
+}
+
 static inline bool is_process_unsure()
 {
     u32 process = bpf_get_current_pid_tgid() >> 32;

@@ -14,14 +14,15 @@
  *
  * Hooks: uprobes and uretprobes on functions of OpenSSL and GnuTLS, which have the same arguments in the same order:
  *
- *   enter_handshake_*, leave_handshake   SSL_do_handshake, SSL_accept; gnutls_handshake
+ *   enter_handshake_*, leave_handshake   SSL_do_handshake; gnutls_handshake
  *   enter_call, leave_read, leave_write  SSL_read, SSL_write; gnutls_record_recv, ..._recv_seq, ..._send, ..._send2
  *   enter_call_ex, the same two          SSL_read_ex, SSL_write_ex, which say in the fourth argument how many bytes
  *   enter_uncork, leave_uncork           gnutls_record_uncork: sends within it were seen when they were corked
  *   on_free                              SSL_free; gnutls_deinit
  *
- *   and the tracepoint tcp:tcp_rcv_space_adjust (on_receive). A function that calls another of these is seen once: the inner
- *   call takes the place of the outer, which finds nothing when it returns.
+ *   and the tracepoint tcp:tcp_rcv_space_adjust (on_receive). Of functions of which one calls the other (SSL_accept,
+ *   gnutls_record_send) the inner one is enough. Where both are hooked they are seen once all the same: the inner call takes
+ *   the place of the outer, which finds nothing when it returns.
  * Kernel: 5.8, for the BPF ring buffer. CAP_BPF and CAP_PERFMON.
  * Caveats: a probe is in the file, and so in every program that has mapped it. What is no mail server's is left after two
  *   look-ups, but a trap into the kernel is made. Nothing of it is copied: a stream is one whose socket has a watched port.
@@ -34,6 +35,7 @@
 /* How many windows one program goes through before it hands over to itself: as many as the verifier has patience for. The
  * kernel allows 33 such turns. */
 #define STEPS 8
+#define STEPS_AT_ONCE 2 /* in the program that is called first, which has more to do. Most calls are one line */
 
 #define REGISTER(context, at) (*(u64 *)((context) + (at)))
 
@@ -136,42 +138,22 @@ static inline u32 bytes_of(void *context, const struct call *call)
     return size;
 }
 
-static inline bool has_window(u64 thread)
+static inline struct event *window_of(u64 thread)
 {
-    if (windows.lookup(&thread))
-        return true;
-    struct event event = {};
-    windows.update(&thread, &event);
-    return true;
+    struct event *event = windows.lookup(&thread);
+    if (event)
+        return event;
+    struct event empty = {};
+    windows.update(&thread, &empty);
+    return windows.lookup(&thread);
 }
 
-int leave_read(void *context)
+/* The call is over: nothing of what it read stays in the window. */
+static inline void leave(u64 thread, struct event *event)
 {
-    u64 thread = bpf_get_current_pid_tgid();
-    struct call *call = calls.lookup(&thread);
-    if (!call)
-        return 0;
-    struct stream *stream = settle(call, thread, false);
-    call->total = bytes_of(context, call);
-    if (stream && call->total && stream->phase != BLIND && has_window(thread))
-        turns.call(context, ON_COMMANDS);
+    if (event)
+        __builtin_memset(event->text, 0, WINDOW_BYTES);
     calls.delete(&thread);
-    return 0;
-}
-
-int leave_write(void *context)
-{
-    u64 thread = bpf_get_current_pid_tgid();
-    struct call *call = calls.lookup(&thread);
-    if (!call || call->is_uncork)
-        return 0;
-    struct session session = session_of(call->session);
-    struct stream *stream = streams.lookup(&session);
-    call->total = bytes_of(context, call);
-    if (stream && call->total && stream->phase != BLIND && has_window(thread))
-        turns.call(context, ON_REPLIES);
-    calls.delete(&thread);
-    return 0;
 }
 
 /* Puts the next window into the event. How many bytes of it are there; 0: it can't be read, and the stream is blind. */
@@ -185,13 +167,6 @@ static inline u64 look(const struct call *call, struct stream *stream, struct ev
         return there;
     go_blind(stream, event, left);
     return 0;
-}
-
-/* The call is over: nothing of what it read stays in the window. */
-static inline void leave(u64 thread, struct event *event)
-{
-    __builtin_memset(event->text, 0, WINDOW_BYTES);
-    calls.delete(&thread);
 }
 
 static inline void step_through_commands(struct call *call, struct stream *stream, struct event *event)
@@ -219,49 +194,83 @@ static inline void step_through_commands(struct call *call, struct stream *strea
     call->position += used;
 }
 
-int go_on_with_commands(void *context)
+/* Through what a call has read, as far as one program goes. `returns`: the call has just returned. */
+static inline void read_on(void *context, bool returns)
 {
     u64 thread = bpf_get_current_pid_tgid();
     struct call *call = calls.lookup(&thread);
-    struct event *event = windows.lookup(&thread);
-    if (!call || !event)
-        return 0;
-    struct session session = session_of(call->session);
-    struct stream *stream = streams.lookup(&session);
-    for (u32 step = 0; stream && step < STEPS; step++) {
-        if (call->position >= call->total || stream->phase == BLIND)
-            break;
-        step_through_commands(call, stream, event);
-    }
-    if (stream && call->position < call->total && stream->phase != BLIND) {
-        turns.call(context, ON_COMMANDS);
-        go_blind(stream, event, call->total - call->position); /* one turn too many */
+    if (!call || call->is_uncork)
+        return;
+    struct stream *stream = returns ? settle(call, thread, false) : stream_of(call->session);
+    if (returns)
+        call->total = bytes_of(context, call);
+    struct event *event = 0;
+    if (stream && call->total && stream->phase != BLIND)
+        event = returns ? window_of(thread) : windows.lookup(&thread);
+    if (event) {
+        for (u32 step = 0; step < (returns ? STEPS_AT_ONCE : STEPS); step++) {
+            if (call->position >= call->total || stream->phase == BLIND)
+                break;
+            step_through_commands(call, stream, event);
+        }
+        if (call->position < call->total && stream->phase != BLIND) {
+            turns.call(context, ON_COMMANDS);
+            go_blind(stream, event, call->total - call->position); /* one turn too many */
+        }
     }
     leave(thread, event);
+}
+
+int leave_read(void *context)
+{
+    read_on(context, true);
+    return 0;
+}
+
+int go_on_with_commands(void *context)
+{
+    read_on(context, false);
+    return 0;
+}
+
+/* Likewise, through what a call has written. */
+static inline void write_on(void *context, bool returns)
+{
+    u64 thread = bpf_get_current_pid_tgid();
+    struct call *call = calls.lookup(&thread);
+    if (!call || call->is_uncork)
+        return;
+    struct stream *stream = stream_of(call->session);
+    if (returns)
+        call->total = bytes_of(context, call);
+    struct event *event = 0;
+    if (stream && call->total && stream->phase != BLIND)
+        event = returns ? window_of(thread) : windows.lookup(&thread);
+    if (event) {
+        for (u32 step = 0; step < (returns ? STEPS_AT_ONCE : STEPS); step++) {
+            if (call->position >= call->total || stream->phase == BLIND)
+                break;
+            u64 there = look(call, stream, event);
+            if (there)
+                call->position += read_reply_line(stream, event, there);
+        }
+        if (call->position < call->total && stream->phase != BLIND) {
+            turns.call(context, ON_REPLIES);
+            go_blind(stream, event, 0);
+        }
+    }
+    leave(thread, event);
+}
+
+int leave_write(void *context)
+{
+    write_on(context, true);
     return 0;
 }
 
 int go_on_with_replies(void *context)
 {
-    u64 thread = bpf_get_current_pid_tgid();
-    struct call *call = calls.lookup(&thread);
-    struct event *event = windows.lookup(&thread);
-    if (!call || !event)
-        return 0;
-    struct session session = session_of(call->session);
-    struct stream *stream = streams.lookup(&session);
-    for (u32 step = 0; stream && step < STEPS; step++) {
-        if (call->position >= call->total || stream->phase == BLIND)
-            break;
-        u64 there = look(call, stream, event);
-        if (there)
-            call->position += read_reply_line(stream, event, there);
-    }
-    if (stream && call->position < call->total && stream->phase != BLIND) {
-        turns.call(context, ON_REPLIES);
-        go_blind(stream, event, 0);
-    }
-    leave(thread, event);
+    write_on(context, false);
     return 0;
 }
 

@@ -41,9 +41,11 @@ from tests.bench.watched import (
     LIBPCAP,
     NOBODY,
     PYSHARK,
+    TLS_TAP,
     MeasuredWatch,
     bpf_stats,
     count_right,
+    count_tapped,
     host_seconds,
 )
 from tests.lab.network import INTERFACE, Namespace, Network
@@ -55,6 +57,8 @@ STEADY_PER_SECOND: Final = 500  # chosen because it is busy for a mail server, a
 # How much of a mail server's own processor time watching it may take, and of its throughput must be left.
 MOST_OF_SERVER: Final = 0.03
 LEAST_OF_THROUGHPUT: Final = 0.98
+# How much more processor time the mail server may take with probes in its TLS library.
+MOST_WITH_TAP: Final = 1.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,8 @@ class Run:
     records: int = 0
     right: int = 0
     """Records that are complete and say of the envelope what the workload made of it."""
+    tapped: int = 0
+    """Records that have the whole envelope inside TLS."""
     drops: int = 0
     lag_seconds: float = 0
     """How far watch was behind the wire when the last session was over."""
@@ -128,7 +134,7 @@ STARTTLS: Final = Workload(
     Envelope.HIDDEN,
     traffic.real_postfix,
     traffic.starttls_clients,
-    (NOBODY, EBPF),
+    (NOBODY, EBPF, TLS_TAP),
     lambda scale: (scale.postfix_rounds, scale.postfix_sessions),
 )
 WORKLOADS: Final = (STEADY, FLAT_OUT, POSTFIX, STARTTLS)
@@ -193,6 +199,7 @@ def once(workload: Workload, sessions: int, kind: Callable[[Namespace, Path], Me
         packets=int(packets),
         records=len(records),
         right=count_right(records, workload.envelope),
+        tapped=count_tapped(records),
         drops=drops,
         lag_seconds=lag_seconds,
     )
@@ -223,6 +230,7 @@ def goals(measured: Measured) -> list[Goal]:
     fault = "" if measured.is_whole(EBPF) else "sessions are missing"
     cost = Spread.of(run.of_server() for run in runs)
     return [
+        *_goals_of_tap(measured),
         Goal(f"watch, {workload.name}: processor time / server's", MOST_OF_SERVER, cost, fault=fault),
         Goal(
             f"watch, {workload.name}: throughput watched / unwatched",
@@ -231,6 +239,21 @@ def goals(measured: Measured) -> list[Goal]:
             is_least=True,
             fault=fault,
         ),
+    ]
+
+
+def _goals_of_tap(measured: Measured) -> list[Goal]:
+    """Where it is among the watchers."""
+    if TLS_TAP not in measured.runs:
+        return []
+    tapped = measured.runs[TLS_TAP]
+    with_tap, without = ([run.server_seconds for run in measured.runs[who]] for who in (TLS_TAP, EBPF))
+    cost = Spread.of_ratios(with_tap, without)
+    name = f"TLS tap, {measured.workload.name}"
+    whole = Spread.of(run.tapped / measured.sessions for run in tapped)
+    return [
+        Goal(f"{name}: server's processor time with it / without", MOST_WITH_TAP, cost),
+        Goal(f"{name}: envelopes inside TLS recorded / sent", 1, whole, is_least=True, is_for_each=True),
     ]
 
 

@@ -19,12 +19,13 @@ from typing import Final, Self
 import msgspec
 import psutil
 
-from monitor.sessions.record import Envelope, SessionRecord
+from monitor.sessions.record import Envelope, SessionRecord, TapResult, TransactionOutcome
 from tests.lab.network import Namespace
 from tests.lab.watch import Watch, sample_sum
 
 NOBODY: Final = "nobody"
 EBPF: Final = "eBPF"
+TLS_TAP: Final = "eBPF, with the TLS tap"
 LIBPCAP: Final = "libpcap"
 PYSHARK: Final = "pyshark"
 
@@ -66,17 +67,18 @@ class MeasuredWatch(Watch):
         return peaks
 
     def bpf_seconds(self) -> float:
-        """Of all BPF programs that it holds, since the account was opened; 0 without any."""
+        """Of all BPF programs that it and what it runs hold, since the account was opened; 0 without any."""
         taken_ns: dict[str, int] = {}
-        for descriptor in Path(f"/proc/{self.process.pid}/fdinfo").iterdir():
-            try:
-                lines = descriptor.read_text().splitlines()
-            except OSError:
-                continue  # closed meanwhile
-            said = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-            # Several descriptors may be of one program.
-            if "run_time_ns" in said:
-                taken_ns[said["prog_id"]] = int(said["run_time_ns"])
+        for process in self.processes():
+            for descriptor in Path(f"/proc/{process.pid}/fdinfo").iterdir():
+                try:
+                    lines = descriptor.read_text().splitlines()
+                except OSError:
+                    continue  # closed meanwhile
+                said = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+                # Several descriptors may be of one program.
+                if "run_time_ns" in said:
+                    taken_ns[said["prog_id"]] = int(said["run_time_ns"])
         return sum(taken_ns.values()) / 1e9
 
     def drops_told(self) -> int:
@@ -107,8 +109,8 @@ class MeasuredWatch(Watch):
 
 
 class EbpfWatch(MeasuredWatch):
-    def __init__(self, namespace: Namespace, folder: Path) -> None:
-        super().__init__(namespace, folder, "--probe", "ebpf")
+    def __init__(self, namespace: Namespace, folder: Path, *options: str) -> None:
+        super().__init__(namespace, folder, "--probe", "ebpf", *options)
 
     def bpf_seconds(self) -> float:
         """Raises RuntimeError where there is no program to ask: its time would be missing."""
@@ -116,6 +118,11 @@ class EbpfWatch(MeasuredWatch):
         if not seconds:
             raise RuntimeError("the kernel has no account of a BPF program of watch")
         return seconds
+
+
+class TappingWatch(EbpfWatch):
+    def __init__(self, namespace: Namespace, folder: Path) -> None:
+        super().__init__(namespace, folder, "--tls-tap")
 
 
 class PysharkWatch(MeasuredWatch):
@@ -131,6 +138,7 @@ class LibpcapWatch(MeasuredWatch):
 
 KINDS: Final[dict[str, Callable[[Namespace, Path], MeasuredWatch]]] = {
     EBPF: EbpfWatch,
+    TLS_TAP: TappingWatch,
     LIBPCAP: LibpcapWatch,
     PYSHARK: PysharkWatch,
 }
@@ -139,6 +147,17 @@ KINDS: Final[dict[str, Callable[[Namespace, Path], MeasuredWatch]]] = {
 def count_right(records: Iterable[SessionRecord], envelope: Envelope) -> int:
     """Those that are complete and say of the envelope what the traffic made of it."""
     return sum(record.capture.complete and record.envelope is envelope for record in records)
+
+
+def count_tapped(records: Iterable[SessionRecord]) -> int:
+    """Those of which the TLS tap saw all that the server decrypted: one message, accepted."""
+    return sum(
+        record.tapped is not None
+        and record.tapped.result is TapResult.WHOLE
+        and [transaction.outcome for transaction in record.tapped.transactions]
+        == [TransactionOutcome.ACCEPTED]
+        for record in records
+    )
 
 
 @contextmanager
