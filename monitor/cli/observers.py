@@ -82,7 +82,9 @@ class Observers:
 
     def _mismatch(self, community_id: str) -> None:
         """Once a session, and never where all is right."""
-        _LOG.warning("the packets of %s tell another tale than what was inside its TLS", community_id)
+        _LOG.warning(
+            "session %s: its packets say what was not so inside its TLS; please report it", community_id
+        )
         self.tally.verdict_mismatch()
 
     def _open_databases(self, options: SiteOptions, to_read: Callable[[str], int]) -> "GeoDatabases | None":

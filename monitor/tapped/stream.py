@@ -85,10 +85,10 @@ class TappedStream:
         return not self.plain_bytes
 
     @property
-    def is_whole(self) -> bool:
+    def _is_whole(self) -> bool:
+        """Known once it is over."""
         return (
             not self._lost
-            and not self.is_unsure
             and not self._ledger.overflowed
             and self._dialogue.phase not in NOT_SMTP
             and (self._ended or self._quit_answered)
@@ -127,7 +127,6 @@ class TappedStream:
 
         `since_ns`: when its session began, from where `after_seconds` counts.
         """
-        whole = self.is_whole
         if self._opening:
             self._hear(self._opening)  # never answered
         if self._dialogue.phase is Phase.BODY:
@@ -135,9 +134,8 @@ class TappedStream:
         self._take(self._dialogue.closed(in_doubt=self._lost or not self._ended))
         if not (self._ended or self._quit_answered):
             self._ledger.lost()
-        whole = whole and not self._lost
         return Tapped(
-            TapResult.WHOLE if whole else TapResult.PARTIAL,
+            TapResult.WHOLE if self._is_whole else TapResult.PARTIAL,
             tuple(_later(transaction, self.first_at_ns - since_ns) for transaction in self._ledger.frozen()),
             self._ledger.auth,
         )

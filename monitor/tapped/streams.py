@@ -36,8 +36,9 @@ class Limits:
     default is 100 processes); each needs about 2 kB."""
     kept_bytes: int = 64 << 20
     """What all keep beyond the little that each needs: as the table of sessions may."""
-    idle_seconds: float = 1_800.0
-    """Who was silent for so long is asked for no more: twice the time after which a session is over."""
+    idle_seconds: float = 7_200.0
+    """Who was silent for so long is asked for no more. A session is over after a quarter of an hour without a
+    packet; but of a message nothing is heard before its end, and over a slow line that may take long."""
 
 
 class TappedStreams:

@@ -12,12 +12,28 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from monitor.cli.observers import Observers, SiteOptions
+from monitor.cli.parameters import Countries
+from monitor.sessions.record import epoch_us
+from monitor.sessions.table import SessionTable
 from tests.capture_truth import CAPTURES
 from tests.mmdb import write_mmdb
+from tests.monitor.tapped.kernel import Kernel, flow_from, spoken
+from tests.segments import PORTS, frozen_records, segments_of
 
 PROGRAM = str(Path(sys.executable).with_name("smtp-horizon"))
 GREYLISTED = str(CAPTURES / "greylist_postgrey.pcap")
 WITH_TLS = str(CAPTURES / "starttls_tls13.pcap")
+SITE_OPTIONS = SiteOptions(
+    ports=PORTS,
+    local_network=(),
+    tls_ends="server",
+    geoip=(),
+    countries=Countries(0),
+    simulate=(),
+    simulate_state=None,
+    simulate_delay=None,
+)
 
 
 def _read(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -147,3 +163,33 @@ def test_watch_keeps_its_simulation_over_a_restart(
         assert watch.wait() == 0
     pending = start_watch(*arguments).samples()['smtp_simulation_pending{greylister="postgrey"}']
     assert pending == 1, "the second attempt was the same triplet, and too early"
+
+
+def test_a_mismatch_is_counted_and_named_by_nothing_but_the_community_id(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What was inside says that a greeting came, and the packets that STARTTLS led there."""
+    segments = segments_of("starttls_tls13")
+    record = frozen_records(segments)[0]
+    observers = Observers(SITE_OPTIONS, is_tapped=True)
+    assert observers.tapped is not None
+    begin_ns = epoch_us(record.start) * 1_000
+    said = spoken("S: 220 mx.example\nC: EHLO client.example\nS: 250 ok\nC: QUIT\nS: 221 bye")
+    for event in Kernel(flow=flow_from(record), at_ns=begin_ns, step_ns=1_000).begin().say(said).end().events:
+        observers.tapped.event(event)
+    table = SessionTable(SITE_OPTIONS.ports, observers.site, observers.record)
+    for segment in segments:
+        table.segment(segment)
+    table.close_all()
+    counts = observers.tally.snapshot()
+    assert counts.verdict_mismatches == 1
+    assert counts.tapped_sessions["25", "whole"] == 1
+    (warning,) = caplog.messages
+    assert record.community_id in warning
+    assert record.client.ip not in warning
+
+
+def test_without_a_tap_nobody_looks_inside() -> None:
+    observers = Observers(SITE_OPTIONS)
+    assert observers.tapped is None
+    assert observers.site.tapped is None

@@ -235,7 +235,7 @@ def test_jsonl_loads_nothing_that_it_does_not_need() -> None:
         "import sys; from monitor.cli.main import run;"
         f"run(['read', '--format', 'jsonl', {_capture('plain_single')!r}]);"
         "heavy = {'rich', 'prometheus_client', 'asyncio', 'h11', 'yaml', 'bcrypt', 'bcc', 'psutil',"
-        "'pyshark', 'monitor.cli.watch'};"
+        "'pyshark', 'monitor.cli.watch', 'monitor.tapped', 'probes.tls_tap'};"
         "print(heavy & set(sys.modules), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)

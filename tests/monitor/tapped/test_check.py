@@ -96,6 +96,6 @@ def test_a_stream_that_was_not_seen_whole_contradicts_nothing(missing: int) -> N
     for left in (events[missing:], events[:missing] + events[missing + 1 :], events[:-missing]):
         for verdict in (NEVER, {"channel": IMPLICIT}, {"encrypted_bytes": 1}):
             tap = Tap().see(left)
-            tapped = tap.ask(**verdict)  # type: ignore[arg-type]
+            tapped = tap.ask(**verdict)
             if tapped is not None and tapped.result != "whole":
                 assert tap.mismatches == []

@@ -264,6 +264,38 @@ def test_after_a_hole_what_is_refused_does_not_end_what_can_be_read(refused: str
     assert [transaction.outcome for transaction in found.transactions][-2:] == ["accepted"] * 2
 
 
+@pytest.mark.parametrize("length", [0, 1, 2, 4])
+def test_a_message_that_is_too_short_for_its_end_is_a_loss(length: int) -> None:
+    events = [
+        replace(event, length=length) if event.kind is Kind.MESSAGE else event
+        for event in events_of(GREETING + MESSAGE + QUIT)
+    ]
+    assert tapped(events).result is TapResult.PARTIAL
+
+
+@pytest.mark.parametrize("length", [1, 11, 13, 1 << 40])
+def test_a_chunk_of_another_size_than_was_announced_is_a_loss(length: int) -> None:
+    events = [
+        replace(event, length=length) if event.length == 12 else event
+        for event in events_of(GREETING + CHUNKS + QUIT)
+    ]
+    found = tapped(events)
+    assert found.result is TapResult.PARTIAL
+    assert all(
+        transaction.data is None or transaction.data.wire_bytes is None for transaction in found.transactions
+    )
+
+
+@pytest.mark.parametrize("kind", [Kind.MESSAGE, Kind.CHUNK])
+def test_a_body_that_nobody_announced_is_a_loss(kind: Kind) -> None:
+    events = events_of(GREETING + MESSAGE + QUIT)
+    for at in range(1, len(events) - 1):
+        if events[at - 1].kind is Kind.REPLY and events[at].kind is not Kind.MESSAGE:
+            stray = TapEvent(START_NS, FLOW, COOKIE, at, kind, length=100)
+            behind = [replace(event, number=event.number + 1) for event in events[at:]]
+            assert tapped([*events[:at], stray, *behind]).result is TapResult.PARTIAL
+
+
 def test_more_than_a_record_lists_is_left_out_and_the_result_is_partial() -> None:
     recipients = "C: RCPT TO:<b@example.test>\nS: 250 ok\n" * (LISTED_ITEMS_LIMIT + 10)
     found = tapped(events_of(GREETING + "C: MAIL FROM:<>\nS: 250 ok\n" + recipients + QUIT))

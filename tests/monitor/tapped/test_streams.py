@@ -180,25 +180,27 @@ def test_over_the_number_of_streams_the_one_that_was_silent_for_longest_goes() -
 
 
 def test_over_the_memory_of_all_the_one_that_keeps_most_goes() -> None:
-    tap = Tap(Limits(kept_bytes=100_000))
+    limit = 100_000
+    tap = Tap(Limits(kept_bytes=limit))
     small = stream(GREETING)
     tap.see(small[:-1])
-    number, most = 2, 0
-    for cookie in range(50, 60):
-        tap.see(stream("", cookie=cookie)[:1])
-        for _ in range(200):
-            text = b"MAIL FROM:<" + b"x" * 100 + b">\r\n"
-            for kind, said in ((Kind.COMMANDS, text), (Kind.REPLY, b"250")):
-                tap.see([TapEvent(START_NS, FLOW, cookie, number - 1, kind, text=said)])
-                number += 1
-                most = max(most, tap.streams.kept_bytes)
-        number = 2
-    assert 50_000 < most <= 100_000
-    assert len(tap.streams) > 1
-    tap.see(small[-1:])
-    for cookie in range(50, 60):
-        tap.see(stream("", cookie=cookie)[1:])
-    assert any(key for key in [(FLOW, COOKIE)] if key in tap.streams._streams)
+    recipients = "C: MAIL FROM:<>\nS: 250 ok\n" + "C: RCPT TO:<b@example.test>\nS: 250 ok\n" * 200
+    most = 0
+    for cookie in range(100, 110):
+        for event in events_of(recipients, flow=FLOW[::-1], cookie=cookie):
+            tap.see([event])
+            most = max(most, tap.streams.kept_bytes)
+    assert limit // 2 < most <= limit
+    assert result_of(tap.see(small[-1:]).ask()) == "whole"
+
+
+def test_a_client_that_says_much_before_it_is_answered_is_within_the_bound() -> None:
+    tap = Tap(Limits(kept_bytes=100_000))
+    for number, kind in enumerate([Kind.BEGUN, Kind.REPLY, *[Kind.COMMANDS] * 500]):
+        text = b"220" if kind is Kind.REPLY else b"MAIL FROM:<" + b"x" * 1_000 + b">\r\n"
+        tap.see([TapEvent(START_NS + SECOND_NS, FLOW, COOKIE, number, kind, text=text)])
+        assert tap.streams.kept_bytes <= 100_000
+    assert result_of(tap.ask()) == "partial"
 
 
 def test_nothing_is_kept_of_what_was_taken_or_forgotten() -> None:
@@ -208,7 +210,6 @@ def test_nothing_is_kept_of_what_was_taken_or_forgotten() -> None:
     while len(tap.streams):
         tap.ask(0, 100)
     assert tap.streams.kept_bytes == 0
-    assert not tap.streams._by_flow
 
 
 def test_who_was_silent_for_too_long_is_forgotten() -> None:
