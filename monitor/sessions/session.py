@@ -269,7 +269,9 @@ class Session(EventSink):
             if direction is not Direction.OUTBOUND
             else {},
             site.locate(self._proxied.ip if self._proxied is not None else client_ip),  # client_location
-            self._tapped(site.tapped, facts, carried_by, flow_hash) if site.tapped is not None else None,
+            self._tapped(site.tapped, facts, carried_by, direction, flow_hash)
+            if site.tapped is not None
+            else None,
         )
 
     def _tapped(
@@ -277,12 +279,14 @@ class Session(EventSink):
         tapped: Callable[[Outside], Tapped | None],
         facts: Facts,
         carried_by: Channel,
+        direction: Direction,
         flow_hash: str,
     ) -> Tapped | None:
         return tapped(
             Outside(
                 flow=self.flow,
                 community_id=flow_hash,
+                direction=direction,
                 first_at_ns=self._first_at_ns,
                 last_at_ns=self.last_at_ns,
                 channel=carried_by,

@@ -7,7 +7,7 @@ from mypy_extensions import mypyc_attr
 
 from monitor.sessions.direction import OurAddresses
 from monitor.sessions.reach import ReachModel
-from monitor.sessions.record import Channel, Location, Tapped
+from monitor.sessions.record import Channel, Direction, Location, Tapped
 
 
 def nowhere(_address: str) -> Location | None:
@@ -22,6 +22,7 @@ class Outside:
     __slots__ = (
         "channel",
         "community_id",
+        "direction",
         "encrypted_bytes",
         "established",
         "first_at_ns",
@@ -36,6 +37,7 @@ class Outside:
         *,
         flow: bytes,
         community_id: str,
+        direction: Direction,
         first_at_ns: int,
         last_at_ns: int,
         channel: Channel,
@@ -47,6 +49,7 @@ class Outside:
         self.flow: Final = flow
         """From the client, see Segment."""
         self.community_id: Final = community_id
+        self.direction: Final = direction
         self.first_at_ns: Final = first_at_ns
         """The first packet."""
         self.last_at_ns: Final = last_at_ns

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from monitor.sessions.record import Tapped, TapResult
+from monitor.sessions.record import Direction, Tapped, TapResult
 from monitor.sessions.site import Outside
 from monitor.tapped.check import is_contradicted
 from monitor.tapped.stream import TappedStream
@@ -90,8 +90,8 @@ class TappedStreams:
             self._forget(oldest)
 
     def take(self, outside: Outside) -> Tapped | None:
-        """What a session carried inside TLS, once it is over; None where it is not known to have been
-        encrypted, and nothing was seen inside."""
+        """What a session carried inside TLS, once it is over; None where nothing was seen inside, and it is
+        not known to have been encrypted, or is decrypted on another's machine."""
         of_flow = self._by_flow.get(outside.flow, ())
         until_ns = outside.last_at_ns + SLACK_NS
         come = [stream for stream in of_flow if stream.first_at_ns <= until_ns]
@@ -100,7 +100,8 @@ class TappedStreams:
                 self._forget(stream)  # sessions of a flow end one after the other: no later one will ask
         near = [stream for stream in come if stream.first_at_ns >= outside.first_at_ns - SLACK_NS]
         if not near:
-            return _MISSED if outside.established else None
+            is_ours = outside.direction is not Direction.OUTBOUND
+            return _MISSED if outside.established and is_ours else None
         stream = near[0]
         is_within = outside.first_at_ns <= stream.first_at_ns <= outside.last_at_ns
         if len(near) > 1 or not is_within or stream.is_unsure:

@@ -8,7 +8,7 @@ from zlib import crc32
 
 import msgspec
 
-from monitor.sessions.record import Channel, Tapped, TapResult
+from monitor.sessions.record import Channel, Direction, Tapped, TapResult
 from monitor.sessions.site import Outside
 from monitor.tapped.streams import Limits, TappedStreams
 from probes.segment import flow_of
@@ -85,6 +85,7 @@ def _outside(flow: bytes, at_ns: int, *, established: bool) -> Outside:
     return Outside(
         flow=flow,
         community_id="1:x",
+        direction=Direction.INBOUND,
         first_at_ns=at_ns - 100 * _STEP_NS,
         last_at_ns=at_ns,
         channel=Channel.STARTTLS,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from monitor.sessions.direction import OurAddresses
-from monitor.sessions.record import Channel, SessionRecord, Tapped, TapResult
+from monitor.sessions.record import Channel, Direction, SessionRecord, Tapped, TapResult
 from monitor.sessions.site import Outside, Site
 from monitor.sessions.table import SessionTable
 from monitor.tapped.streams import SLACK_NS, Limits, TappedStreams
@@ -48,6 +48,7 @@ def outside(begin_seconds: float = 0, end_seconds: float = 60, **changes: object
     facts: dict[str, object] = {
         "flow": FLOW,
         "community_id": "1:x",
+        "direction": Direction.INBOUND,
         "first_at_ns": START_NS + int(begin_seconds * SECOND_NS),
         "last_at_ns": START_NS + int(end_seconds * SECOND_NS),
         "channel": Channel.STARTTLS,
@@ -269,3 +270,10 @@ def test_captured_sessions_are_tied_to_what_their_clients_did_and_contradict_not
         assert record.tapped.result is TapResult.WHOLE
         mails = [data for _, data in found.said if data.startswith(b"MAIL")]
         assert len(record.tapped.transactions) == len(mails)
+
+
+def test_a_session_that_is_decrypted_on_another_s_machine_is_not_missed() -> None:
+    tap = Tap()
+    assert tap.ask(direction=Direction.OUTBOUND) is None
+    assert tap.ask(direction=Direction.UNKNOWN) == Tapped(TapResult.MISSED)
+    assert tap.ask() == Tapped(TapResult.MISSED)
