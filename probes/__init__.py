@@ -10,5 +10,9 @@ Each probe turns its source into the same small `Segment` and knows nothing of S
     ebpf/         bcc: a filter in the kernel on an AF_PACKET socket
     tshark/       pyshark: dumpcap, editcap and tshark
 
+And what no packet shows:
+
+    tls_tap/      probes in the mail server's TLS library -> TapEvents
+
 Nothing here imports `monitor`.
 """

@@ -1,9 +1,10 @@
 """Live capture in the kernel, through bcc.
 
-    filter.c           the socket filter, of five files: event.c, packet.c, handshake.c, appetite.c and
-                       itself; it writes what is needed of the watched ports' segments into a ring buffer
+    filter.c           the socket filter, of six files: common.c, event.c, packet.c, handshake.c, appetite.c
+                       and itself; it writes what is needed of the watched ports' segments into a ring buffer
     kernel_source/     the few headers that bcc wants of a kernel; it needs no others
-    loader             compiles and loads it, in a process of its own; says why it can't
+    loading            how it is compiled and loaded: by loader, in a process of its own, which says why it
+                       can't. probes.tls_tap is loaded so, too
     program            the loaded filter, and the ways into its maps
     tap                the packet sockets that the filter hangs on, each following an interface by its name
     ring               the ring buffer, read where it lies

@@ -2,6 +2,7 @@
 /*
  * Hands TCP segments of the watched ports up to user space, each once, as far as the parser needs them.
  *
+ *   common.c     what all our programs need
  *   event.c      the way up
  *   packet.c     a packet -> where its TCP payload is
  *   handshake.c  handshakes, held until a connection comes of them

@@ -38,7 +38,9 @@ from probes.tls_tap.program import (
 from probes.tls_tap.servers import mail_servers
 from probes.tls_tap.tracing import at_tracepoint, this_machine, wanted_to_attach
 
-_NEWS_LINES: Final = 100
+_LINES: Final = 50
+_LINE_CHARACTERS: Final = 250
+"""Of what is said at once: no more than fits into a message, in UTF-8 and escaped."""
 
 LOOK_EVERY_SECONDS: Final = 60.0
 """For servers and libraries that have come and that the kernel does not tell of: a library that was replaced
@@ -102,7 +104,7 @@ class Keeper:
         for server in mail_servers(self._ports).seen:
             for libraries in (server.mapped, server.installed):
                 self._said += self._attachments.attach(libraries.values())
-            if server.why_out_of_reach is not None:
+            if server.why_out_of_reach is not None and len(self._out_of_reach) < _LINES:
                 said = f"{server.name} {server.why_out_of_reach}"
                 self._said += {said} - self._out_of_reach
                 self._out_of_reach.add(said)
@@ -111,8 +113,8 @@ class Keeper:
         return [process for (process,) in _ARRIVAL.iter_unpack(self._arrivals.take(ARRIVAL_BYTES))]
 
     def _news(self) -> News:
-        said, self._said = self._said[:_NEWS_LINES], []
-        return News(len(self._attachments), said)
+        said, self._said = self._said[:_LINES], []
+        return News(len(self._attachments), [_shown(line) for line in said])
 
     def close(self) -> None:
         """Takes everything off. A process that ends need not call it."""
@@ -121,3 +123,8 @@ class Keeper:
         self._arrivals.close()
         for descriptor in (*self._programs.values(), *self._maps.values()):
             os.close(descriptor)
+
+
+def _shown(line: str) -> str:
+    """Names in it may be anything."""
+    return "".join(character if character.isprintable() else "?" for character in line[:_LINE_CHARACTERS])

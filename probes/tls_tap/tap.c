@@ -194,14 +194,22 @@ static inline void step_through_commands(struct call *call, struct stream *strea
     call->position += used;
 }
 
-/* Through what a call has read, as far as one program goes. `returns`: the call has just returned. */
-static inline void read_on(void *context, bool returns)
+static inline void step_through_replies(struct call *call, struct stream *stream, struct event *event)
+{
+    u64 there = look(call, stream, event);
+    if (there)
+        call->position += read_reply_line(stream, event, there);
+}
+
+/* Through what a call has read or written, as far as one program goes. `returns`: the call has just returned. */
+static inline void go_on(void *context, enum turn turn, bool returns)
 {
     u64 thread = bpf_get_current_pid_tgid();
     struct call *call = calls.lookup(&thread);
     if (!call || call->is_uncork)
         return;
-    struct stream *stream = returns ? settle(call, thread, false) : stream_of(call->session);
+    bool has_read = returns && turn == ON_COMMANDS;
+    struct stream *stream = has_read ? settle(call, thread, false) : stream_of(call->session);
     if (returns)
         call->total = bytes_of(context, call);
     struct event *event = 0;
@@ -211,11 +219,14 @@ static inline void read_on(void *context, bool returns)
         for (u32 step = 0; step < (returns ? STEPS_AT_ONCE : STEPS); step++) {
             if (call->position >= call->total || stream->phase == BLIND)
                 break;
-            step_through_commands(call, stream, event);
+            if (turn == ON_COMMANDS)
+                step_through_commands(call, stream, event);
+            else
+                step_through_replies(call, stream, event);
         }
         if (call->position < call->total && stream->phase != BLIND) {
-            turns.call(context, ON_COMMANDS);
-            go_blind(stream, event, call->total - call->position); /* one turn too many */
+            turns.call(context, turn);
+            go_blind(stream, event, turn == ON_COMMANDS ? call->total - call->position : 0); /* one turn too many */
         }
     }
     leave(thread, event);
@@ -223,54 +234,25 @@ static inline void read_on(void *context, bool returns)
 
 int leave_read(void *context)
 {
-    read_on(context, true);
+    go_on(context, ON_COMMANDS, true);
+    return 0;
+}
+
+int leave_write(void *context)
+{
+    go_on(context, ON_REPLIES, true);
     return 0;
 }
 
 int go_on_with_commands(void *context)
 {
-    read_on(context, false);
-    return 0;
-}
-
-/* Likewise, through what a call has written. */
-static inline void write_on(void *context, bool returns)
-{
-    u64 thread = bpf_get_current_pid_tgid();
-    struct call *call = calls.lookup(&thread);
-    if (!call || call->is_uncork)
-        return;
-    struct stream *stream = stream_of(call->session);
-    if (returns)
-        call->total = bytes_of(context, call);
-    struct event *event = 0;
-    if (stream && call->total && stream->phase != BLIND)
-        event = returns ? window_of(thread) : windows.lookup(&thread);
-    if (event) {
-        for (u32 step = 0; step < (returns ? STEPS_AT_ONCE : STEPS); step++) {
-            if (call->position >= call->total || stream->phase == BLIND)
-                break;
-            u64 there = look(call, stream, event);
-            if (there)
-                call->position += read_reply_line(stream, event, there);
-        }
-        if (call->position < call->total && stream->phase != BLIND) {
-            turns.call(context, ON_REPLIES);
-            go_blind(stream, event, 0);
-        }
-    }
-    leave(thread, event);
-}
-
-int leave_write(void *context)
-{
-    write_on(context, true);
+    go_on(context, ON_COMMANDS, false);
     return 0;
 }
 
 int go_on_with_replies(void *context)
 {
-    write_on(context, false);
+    go_on(context, ON_REPLIES, false);
     return 0;
 }
 
