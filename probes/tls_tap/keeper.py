@@ -102,8 +102,7 @@ class Keeper:
     def _look(self) -> None:
         """For servers, and what they have mapped, or would."""
         for server in mail_servers(self._ports).seen:
-            for libraries in (server.mapped, server.installed):
-                self._said += self._attachments.attach(libraries.values())
+            self._said += self._attachments.attach(server.libraries)
             if server.why_out_of_reach is not None and len(self._out_of_reach) < _LINES:
                 said = f"{server.name} {server.why_out_of_reach}"
                 self._said += {said} - self._out_of_reach

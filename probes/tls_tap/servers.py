@@ -43,6 +43,11 @@ class MailServer:
     """Of what listens. Only asked where no process has a library mapped."""
 
     @property
+    def libraries(self) -> list[TlsLibrary]:
+        """Those that a tap has to attach to."""
+        return [*self.mapped.values(), *self.installed.values()]
+
+    @property
     def why_out_of_reach(self) -> str | None:
         """The rest of a sentence that begins with its name. None where a tap reaches it, as far as can be
         told before it speaks TLS."""
@@ -64,15 +69,6 @@ class MailServers(NamedTuple):
     seen: list[MailServer]
     unseen: set[int]
     """Ports on which somebody listens whom this user may not look at, or who is the kernel."""
-
-
-def tls_libraries(ports: Container[int]) -> dict[Identity, TlsLibrary]:
-    """Those that a tap has to attach to, to see into the TLS of those who listen on these ports."""
-    found: dict[Identity, TlsLibrary] = {}
-    for server in mail_servers(ports).seen:
-        for identity, library in (*server.mapped.items(), *server.installed.items()):
-            found.setdefault(identity, library)
-    return found
 
 
 def mail_servers(ports: Container[int]) -> MailServers:

@@ -20,7 +20,7 @@ from probes.tls_tap.libraries import tls_functions
 from probes.tls_tap.linkage import Linkage, linkage_of
 from probes.tls_tap.mapped import Identity, TlsLibrary, installed_for, libraries_of, open_library
 from probes.tls_tap.roots import real_file
-from probes.tls_tap.servers import MailServer, mail_servers, tls_libraries
+from probes.tls_tap.servers import MailServer, mail_servers
 from tests.lab.chasquid import chasquid
 from tests.lab.exim import Exim
 from tests.lab.network import Network, client_address, server_address
@@ -106,13 +106,12 @@ def test_this_process_is_a_server_with_openssl() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         server = _only({port})
-        found = tls_libraries({port})
     assert server.pid == os.getpid()
     assert server.ports == {port}
     assert not server.is_elsewhere
     assert server.why_out_of_reach is None
-    assert [library.path for library in found.values()] == [str(_SYSTEM / "libssl.so.3")]
-    (library,) = found.values()
+    (library,) = server.libraries
+    assert library.path == str(_SYSTEM / "libssl.so.3")
     assert library.identity == _identity(_SYSTEM / "libssl.so.3") == _opened(library)
     assert mail_servers({port}) == ([], set())
 
@@ -178,7 +177,7 @@ def test_postfix_exim_and_chasquid_in_a_namespace_are_found() -> None:
                 ).result()
             (smtpd,) = _in(network)["master"].mapped.values()
             assert smtpd.identity == _identity(_SYSTEM / "libssl.so.3") == _opened(smtpd)
-            assert smtpd.identity in tls_libraries({25})
+            assert smtpd in _in(network)["master"].libraries
 
 
 def _in(network: Network) -> dict[str, MailServer]:
