@@ -22,8 +22,6 @@ def is_contradicted(outside: Outside, stream: TappedStream) -> bool:
     """`stream`: seen whole, of the same session."""
     if outside.ruled_out and stream.exchanges >= EXCHANGES_THAT_PROVE:
         return True  # both sides spoke inside TLS
-    if outside.established and stream.is_silent:
-        return True  # neither did
     if stream.greeted is True and outside.channel is Channel.STARTTLS:
         return True  # the server greets once, and did so in clear
     if stream.greeted is False and outside.channel is Channel.IMPLICIT_TLS:

@@ -106,6 +106,8 @@ class TappedStreams:
         is_within = outside.first_at_ns <= stream.first_at_ns <= outside.last_at_ns
         if len(near) > 1 or not is_within or stream.is_unsure:
             return _UNSURE
+        if outside.established and stream.is_silent:
+            return _MISSED  # who has read and written did so by functions that the tap does not know
         tapped = stream.close(outside.first_at_ns)
         if tapped.result is TapResult.WHOLE and is_contradicted(outside, stream):
             self._on_mismatch(outside.community_id)

@@ -42,10 +42,21 @@ static inline void answer_awaited(struct stream *stream, struct event *event, u8
         tell(stream, event, LOST, unread, 0);
 }
 
+/* Nobody asked for it: it is no greeting, nor does it end the connection. So a command was read that we did not see. */
+static inline bool is_unasked(const struct stream *stream)
+{
+    const u8 *code = stream->reply;
+    bool is_closing = code[0] == '4' && code[1] == '2' && code[2] == '1';
+    return stream->phase == READ && !stream->pending && stream->has_replied && !is_closing;
+}
+
 /* A reply's last line is over, and `stream->reply` has its code. */
 static inline void take_reply(struct stream *stream, struct event *event)
 {
     u8 hundreds = stream->reply[0];
+    if (is_unasked(stream))
+        tell(stream, event, LOST, 0, 0);
+    stream->has_replied = true;
     __builtin_memcpy(event->text, stream->reply, 4);
     tell(stream, event, REPLY, 0, 3);
     if (stream->phase == AWAIT) {

@@ -21,6 +21,7 @@ struct stream {
     bool has_begun;    /* its handshake succeeded before our eyes */
     bool is_fed;       /* by a memory BIO, see socket.c */
     bool is_unsure;
+    bool has_replied;  /* the server has, or it has greeted the client */
     u8 phase;
     u64 length;        /* BODY: its bytes so far. IN_CHUNK: those to come. AWAIT: those that were not looked at */
     u64 size;          /* the number behind BDAT */
@@ -32,7 +33,7 @@ struct stream {
     u8 matched;        /* BODY: how much of CR LF . CR LF the last bytes are */
     u8 reply_bytes;    /* how many bytes of a reply's line there are in `reply`; the rest is not looked at */
     u8 reply[4];
-    u8 unused[3];
+    u8 unused[2];
 };
 
 struct session {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from monitor.sessions.record import Channel
+from monitor.sessions.record import Channel, Tapped, TapResult
 from tests.monitor.tapped.kernel import Kernel, spoken
 from tests.monitor.tapped.test_streams import Tap, stream
 from tests.monitor.tapped.transcripts import GREETING, MESSAGE, QUIT
@@ -28,9 +28,11 @@ def test_encryption_that_was_never_established_while_a_mail_went_through_it(chan
     assert is_contradicted(MAIL, channel=channel, **NEVER)
 
 
-def test_encryption_that_was_established_while_neither_side_said_anything() -> None:
-    assert is_contradicted("")
-    assert not is_contradicted("", **NEVER)
+def test_a_server_that_reads_by_functions_which_the_tap_does_not_know_is_missed_not_mistaken() -> None:
+    mismatches = Tap().see(stream(""))
+    tapped = mismatches.ask(established=True)
+    assert tapped == Tapped(TapResult.MISSED)
+    assert not mismatches.mismatches
 
 
 def test_a_greeting_inside_what_began_with_starttls() -> None:

@@ -220,6 +220,7 @@ def test_a_command_behind_an_auth_that_was_not_awaited_is_lost_and_told_so(tappe
         "C: AUTH PLAIN",
         "S: 535",
         "LOST 6",
+        "LOST 0",
         "S: 250",
         "C: QUIT",
         "S: 221",
@@ -238,6 +239,14 @@ def test_a_message_that_the_server_did_not_await_makes_it_blind(
 def test_a_reply_within_a_message_makes_it_blind(tapped: TapAndServer) -> None:
     script = [*lines(MAIL, RCPT, DATA), Line(BODY, b"421 Too slow\r\n"), *lines(MAIL, QUIT)]
     assert tapped.play(script).spoken[6:] == ["S: 421", f"LOST {len(BODY)}"]
+
+
+def test_a_reply_that_nobody_asked_for_tells_of_a_command_that_was_not_seen(tapped: TapAndServer) -> None:
+    script = [*lines(MAIL), Line(b"RCPT TO:<b@mx.test>\r\n", b"250 Ok\r\n250 Ok\r\n"), *lines(QUIT)]
+    told = tapped.play(script).spoken
+    assert told[2:6] == ["C: RCPT TO:<b@mx.test>", "S: 250", "LOST 0", "S: 250"]
+    closing = [*lines(MAIL), Line(b"", b"421 Time is up\r\n")]
+    assert tapped.play(closing, banner=b"220 mx.test\r\n").spoken[2:] == ["S: 250", "S: 421"]
 
 
 def test_tls_within_tls_makes_it_blind(tapped: TapAndServer) -> None:
