@@ -33,13 +33,12 @@ RING_BYTES: Final = 4 * 1024 * 1024
 server takes with TLS."""
 ARRIVAL_BYTES: Final = mmap.PAGESIZE
 """Of processes that read from a watched port for the first time: 256 at once."""
-_CALLS: Final = 16_384
-"""Threads that wait in a library for their clients: chosen as more than a server has connections."""
+_THREADS: Final = 16_384
+"""Those that wait in a library for their clients: chosen as more than a server has connections. The kernel
+needs some 500 bytes for each, at once."""
 _SERVERS: Final = 16_384
 _STREAMS: Final = 65_536
 """As many as monitor.sessions follows sessions. The kernel needs some 200 bytes for each, at once."""
-_WINDOWS: Final = 1_024
-"""Threads that a program runs in at the same time: more than a machine has processors."""
 
 RECEIVED: Final = ("tcp", "tcp_rcv_space_adjust")
 """The tracepoint which says whose bytes were read."""
@@ -89,10 +88,9 @@ def build(ports: frozenset[int], machine: Machine, received: Tracepoint) -> Buil
             "PAGE_SIZE": mmap.PAGESIZE,
             "RING_PAGES": RING_BYTES // mmap.PAGESIZE,
             "ARRIVAL_PAGES": ARRIVAL_BYTES // mmap.PAGESIZE,
-            "CALLS": _CALLS,
+            "THREADS": _THREADS,
             "SERVERS": _SERVERS,
             "STREAMS": _STREAMS,
-            "WINDOWS": _WINDOWS,
             "ARGUMENT_1_AT": arguments[0],
             "ARGUMENT_2_AT": arguments[1],
             "ARGUMENT_4_AT": arguments[3],

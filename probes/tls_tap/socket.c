@@ -14,30 +14,56 @@
  * from a watched port are the mail servers, wherever they run.
  */
 
-/* A call of the library that a thread is in. */
-struct call {
-    u64 session;          /* the library's own pointer: SSL *, gnutls_session_t */
+/* What a thread has read, and the call of the library that it is in. One for both, and never deleted: each look into a map
+ * counts, as the mail server waits for it. */
+struct thread {
+    bool is_known;          /* as a server's */
+    struct socket read;     /* the last that it read outside of any call; no cookie: none, or it is done with */
+    /* The call. */
+    struct socket within;   /* the last that was read within a call, this one or one before */
+    bool is_open;
+    bool is_uncork;         /* gnutls_record_uncork, which sends what was sent already */
+    bool has_read;          /* something was read within this one */
+    bool is_mixed;          /* from more than one socket */
+    s32 success;            /* what a handshake that succeeded returns */
+    u64 session;            /* the library's own pointer: SSL *, gnutls_session_t */
     u64 buffer;
-    u64 size_at;          /* where the library says how many bytes, if it does not return that */
-    struct socket socket; /* what was read within the call; no cookie: nothing was */
-    u32 total, position;  /* of the bytes at `buffer`: how many, and how many are done with */
-    s32 success;          /* what a handshake that succeeded returns */
-    bool is_mixed;        /* more than one socket was read */
-    bool is_uncork;       /* gnutls_record_uncork, which sends what was sent already */
+    u64 size_at;            /* where the library says how many bytes, if it does not return that */
+    u32 total, position;    /* of the bytes at `buffer`: how many, and how many are done with */
+    struct event event;     /* with the window that is looked at. Not on the stack: the verifier follows what stands there,
+                               and would go every way again; not by processor: a program can be interrupted by another */
 };
 
 struct server {
     bool is_unsure; /* its threads read for each other */
 };
 
-BPF_TABLE("lru_hash", u64, struct call, calls, CALLS);           /* by thread */
-BPF_TABLE("lru_hash", u64, struct socket, received, CALLS);      /* by thread: what it read last, outside of any call */
-BPF_TABLE("lru_hash", u64, u8, fed, STREAMS);                    /* cookies of sockets that are read for a library */
-BPF_TABLE("lru_hash", u32, struct server, servers, SERVERS);     /* processes that read from watched ports */
-BPF_RINGBUF_OUTPUT(arrivals, ARRIVAL_PAGES);                     /* the same, when they are seen first */
+BPF_TABLE("lru_hash", u64, struct thread, threads, THREADS);
+BPF_ARRAY(blank, struct thread, 1);
+BPF_TABLE("lru_hash", u64, u8, fed, STREAMS);                /* cookies of sockets that are read for a library */
+BPF_TABLE("lru_hash", u32, struct server, servers, SERVERS); /* processes that read from watched ports */
+BPF_RINGBUF_OUTPUT(arrivals, ARRIVAL_PAGES);                 /* the same, when they are seen first */
 
-static inline void see_server(u32 process)
+static inline struct thread *this_thread()
 {
+    u64 thread = bpf_get_current_pid_tgid();
+    return threads.lookup(&thread);
+}
+
+static inline struct thread *new_thread()
+{
+    u64 thread = bpf_get_current_pid_tgid();
+    int zero = 0;
+    struct thread *empty = blank.lookup(&zero);
+    if (!empty)
+        return 0;
+    threads.update(&thread, empty);
+    return threads.lookup(&thread);
+}
+
+static inline void see_server()
+{
+    u32 process = bpf_get_current_pid_tgid() >> 32;
     struct server server = {};
     if (servers.lookup(&process))
         return;
@@ -45,26 +71,44 @@ static inline void see_server(u32 process)
     arrivals.ringbuf_output(&process, sizeof(process), 0);
 }
 
+static inline bool is_server()
+{
+    u32 process = bpf_get_current_pid_tgid() >> 32;
+    return servers.lookup(&process);
+}
+
+static inline void take_down(void *context, struct socket *socket, u64 cookie, u16 server_port)
+{
+    socket->cookie = cookie;
+    socket->server_port = server_port;
+    socket->client_port = *(u16 *)(context + DPORT_AT);
+    bpf_probe_read_kernel(socket->server, 16, context + SADDR_V6_AT);
+    bpf_probe_read_kernel(socket->client, 16, context + DADDR_V6_AT);
+}
+
 /* tracepoint:tcp:tcp_rcv_space_adjust. Where its fields are, the kernel says; loading has asked it. */
 int on_receive(void *context)
 {
-    struct socket socket = {};
-    socket.server_port = *(u16 *)(context + SPORT_AT);
-    if (!is_watched(socket.server_port))
+    u16 server_port = *(u16 *)(context + SPORT_AT);
+    if (!is_watched(server_port))
         return 0;
-    socket.client_port = *(u16 *)(context + DPORT_AT);
-    socket.cookie = *(u64 *)(context + COOKIE_AT);
-    bpf_probe_read_kernel(socket.server, 16, context + SADDR_V6_AT);
-    bpf_probe_read_kernel(socket.client, 16, context + DADDR_V6_AT);
-    u64 thread = bpf_get_current_pid_tgid();
-    struct call *call = calls.lookup(&thread);
-    if (call) {
-        if (call->socket.cookie && call->socket.cookie != socket.cookie)
-            call->is_mixed = true;
-        call->socket = socket;
-    } else {
-        received.update(&thread, &socket);
+    u64 cookie = *(u64 *)(context + COOKIE_AT);
+    struct thread *thread = this_thread();
+    if (!thread)
+        thread = new_thread();
+    if (!thread)
+        return 0;
+    if (!thread->is_known)
+        see_server();
+    thread->is_known = true;
+    if (!thread->is_open) {
+        take_down(context, &thread->read, cookie, server_port);
+        return 0;
     }
-    see_server(thread >> 32);
+    if (thread->within.cookie != cookie) {
+        thread->is_mixed |= thread->has_read;
+        take_down(context, &thread->within, cookie, server_port);
+    }
+    thread->has_read = true;
     return 0;
 }

@@ -88,45 +88,45 @@ static inline struct stream *begin(const struct session *session, const struct s
 }
 
 /* The library has read a socket itself. */
-static inline struct stream *settle_read(struct call *call, const struct session *session, struct stream *stream,
+static inline struct stream *settle_read(const struct thread *thread, const struct session *session, struct stream *stream,
                                          bool in_handshake)
 {
-    if (!stream || (stream->socket.cookie != call->socket.cookie && (!stream->has_begun || in_handshake)))
-        stream = begin(session, &call->socket, false);
-    else if (stream->socket.cookie != call->socket.cookie)
+    if (!stream || (stream->socket.cookie != thread->within.cookie && (!stream->has_begun || in_handshake)))
+        stream = begin(session, &thread->within, false);
+    else if (stream->socket.cookie != thread->within.cookie)
         stream->is_unsure = true;
-    if (stream && call->is_mixed)
+    if (stream && thread->is_mixed)
         stream->is_unsure = true;
     return stream;
 }
 
 /* The program has read a socket, perhaps for the library. What it read was clear text if nothing was fed with it before. */
-static inline struct stream *settle_fed(u64 thread, const struct session *session, struct stream *stream)
+static inline struct stream *settle_fed(struct thread *thread, const struct session *session, struct stream *stream)
 {
     u8 one = 1;
     u32 process = session->process;
-    struct socket *socket = received.lookup(&thread);
-    if (!socket || (stream && !stream->is_fed))
+    u64 cookie = thread->read.cookie;
+    if (!cookie || (stream && !stream->is_fed))
         return stream;
-    if (!stream || (stream->socket.cookie != socket->cookie && !stream->has_begun)) {
-        stream = begin(session, socket, true);
-    } else if (stream->socket.cookie != socket->cookie && fed.lookup(&socket->cookie)) {
+    if (!stream || (stream->socket.cookie != cookie && !stream->has_begun)) {
+        stream = begin(session, &thread->read, true);
+    } else if (stream->socket.cookie != cookie && fed.lookup(&cookie)) {
         struct server *server = servers.lookup(&process);
         if (server)
             server->is_unsure = true;
     }
-    if (stream && stream->socket.cookie == socket->cookie)
-        fed.update(&stream->socket.cookie, &one);
-    received.delete(&thread);
+    if (stream && stream->socket.cookie == cookie)
+        fed.update(&cookie, &one);
+    thread->read.cookie = 0;
     return stream;
 }
 
 /* The stream of the session that a call is about, by what was read for it. */
-static inline struct stream *settle(struct call *call, u64 thread, bool in_handshake)
+static inline struct stream *settle(struct thread *thread, bool in_handshake)
 {
-    struct session session = session_of(call->session);
+    struct session session = session_of(thread->session);
     struct stream *stream = streams.lookup(&session);
-    if (call->socket.cookie)
-        return settle_read(call, &session, stream, in_handshake);
+    if (thread->has_read)
+        return settle_read(thread, &session, stream, in_handshake);
     return settle_fed(thread, &session, stream);
 }

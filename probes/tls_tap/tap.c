@@ -28,7 +28,7 @@
  *   look-ups, but a trap into the kernel is made. Nothing of it is copied: a stream is one whose socket has a watched port.
  * Overhead: docs/benchmarks.md.
  *
- * Knobs, as -D constants: RING_PAGES, ARRIVAL_PAGES (powers of 2), CALLS, SERVERS, STREAMS, WINDOWS; where registers and the
+ * Knobs, as -D constants: RING_PAGES, ARRIVAL_PAGES (powers of 2), THREADS, SERVERS, STREAMS; where registers and the
  * tracepoint's fields are: ARGUMENT_1_AT ... ARGUMENT_4_AT, RESULT_AT, SPORT_AT, DPORT_AT, COOKIE_AT, SADDR_V6_AT, DADDR_V6_AT.
  */
 
@@ -43,89 +43,101 @@ enum turn { ON_COMMANDS, ON_REPLIES };
 
 BPF_PROG_ARRAY(turns, 2);
 
-/* The window that is looked at, in the event that may go up. By thread, as a program can be interrupted, and another run in
- * its place; not on the stack, as the verifier follows what stands there, and would go every way again. */
-BPF_TABLE("lru_hash", u64, struct event, windows, WINDOWS);
-
-static inline void enter(void *context, s32 success, u64 size_at)
+static inline void enter(struct thread *thread, void *context, s32 success, u64 size_at)
 {
-    u64 thread = bpf_get_current_pid_tgid();
-    struct call call = {.success = success, .size_at = size_at};
-    struct call *outer = calls.lookup(&thread);
-    call.session = REGISTER(context, ARGUMENT_1_AT);
-    if (outer && outer->is_uncork && outer->session == call.session)
+    u64 session = REGISTER(context, ARGUMENT_1_AT);
+    if (thread->is_open && thread->is_uncork && thread->session == session)
         return;
-    call.buffer = REGISTER(context, ARGUMENT_2_AT);
-    calls.update(&thread, &call);
+    thread->session = session;
+    thread->buffer = REGISTER(context, ARGUMENT_2_AT);
+    thread->size_at = size_at;
+    thread->success = success;
+    thread->has_read = thread->is_mixed = thread->is_uncork = false;
+    thread->is_open = true;
+}
+
+/* Whose handshake it is shows only when something is read within it. */
+static inline void enter_handshake(void *context, s32 success)
+{
+    struct thread *thread = this_thread();
+    if (!thread)
+        thread = new_thread();
+    if (thread)
+        enter(thread, context, success, 0);
 }
 
 int enter_handshake_openssl(void *context)
 {
-    enter(context, 1, 0);
+    enter_handshake(context, 1);
     return 0;
 }
 
 int enter_handshake_gnutls(void *context)
 {
-    enter(context, 0, 0);
+    enter_handshake(context, 0);
     return 0;
 }
 
-static inline bool is_server()
+/* Of a thread that reads and writes for a server. */
+static inline struct thread *serving_thread()
 {
-    u32 process = bpf_get_current_pid_tgid() >> 32;
-    return servers.lookup(&process);
+    struct thread *thread = this_thread();
+    if (thread)
+        return thread->is_known || is_server() ? thread : 0;
+    return is_server() ? new_thread() : 0;
 }
 
 int enter_call(void *context)
 {
-    if (is_server())
-        enter(context, 0, 0);
+    struct thread *thread = serving_thread();
+    if (thread)
+        enter(thread, context, 0, 0);
     return 0;
 }
 
 int enter_call_ex(void *context)
 {
-    if (is_server())
-        enter(context, 1, REGISTER(context, ARGUMENT_4_AT));
+    struct thread *thread = serving_thread();
+    if (thread)
+        enter(thread, context, 1, REGISTER(context, ARGUMENT_4_AT));
     return 0;
 }
 
 int enter_uncork(void *context)
 {
-    u64 thread = bpf_get_current_pid_tgid();
-    struct call call = {.session = REGISTER(context, ARGUMENT_1_AT), .is_uncork = true};
-    if (is_server())
-        calls.update(&thread, &call);
+    struct thread *thread = serving_thread();
+    if (thread) {
+        enter(thread, context, 0, 0);
+        thread->is_uncork = true;
+    }
     return 0;
 }
 
 int leave_uncork(void *context)
 {
-    u64 thread = bpf_get_current_pid_tgid();
-    calls.delete(&thread);
+    struct thread *thread = this_thread();
+    if (thread)
+        thread->is_open = false;
     return 0;
 }
 
 int leave_handshake(void *context)
 {
-    u64 thread = bpf_get_current_pid_tgid();
-    struct call *call = calls.lookup(&thread);
-    if (!call)
+    struct thread *thread = this_thread();
+    if (!thread || !thread->is_open)
         return 0;
-    struct stream *stream = settle(call, thread, true);
+    thread->is_open = false;
+    struct stream *stream = settle(thread, true);
     s32 result = REGISTER(context, RESULT_AT);
-    if (stream && result == call->success && !stream->has_begun) {
-        struct event event = {};
+    if (stream && result == thread->success && !stream->has_begun) {
         stream->has_begun = true;
-        tell(stream, &event, BEGUN, 0, 0);
+        tell(stream, &thread->event, BEGUN, 0, 0);
     }
-    calls.delete(&thread);
     return 0;
 }
 
 /* How many bytes a call has read or written. */
-static inline u32 bytes_of(void *context, const struct call *call)
+static inline u32 bytes_of(void *context, const struct thread *call)
 {
     s32 result = REGISTER(context, RESULT_AT);
     u64 size = 0;
@@ -138,27 +150,10 @@ static inline u32 bytes_of(void *context, const struct call *call)
     return size;
 }
 
-static inline struct event *window_of(u64 thread)
-{
-    struct event *event = windows.lookup(&thread);
-    if (event)
-        return event;
-    struct event empty = {};
-    windows.update(&thread, &empty);
-    return windows.lookup(&thread);
-}
-
-/* The call is over: nothing of what it read stays in the window. */
-static inline void leave(u64 thread, struct event *event)
-{
-    if (event)
-        __builtin_memset(event->text, 0, WINDOW_BYTES);
-    calls.delete(&thread);
-}
-
 /* Puts the next window into the event. How many bytes of it are there; 0: it can't be read, and the stream is blind. */
-static inline u64 look(const struct call *call, struct stream *stream, struct event *event)
+static inline u64 look(struct thread *call, struct stream *stream)
 {
+    struct event *event = &call->event;
     u64 left = call->total - call->position;
     u64 there = left < WINDOW_BYTES ? left : WINDOW_BYTES;
     __builtin_memset(event->text, 0, WINDOW_BYTES);
@@ -169,11 +164,12 @@ static inline u64 look(const struct call *call, struct stream *stream, struct ev
     return 0;
 }
 
-static inline void step_through_commands(struct call *call, struct stream *stream, struct event *event)
+static inline void step_through_commands(struct thread *call, struct stream *stream)
 {
+    struct event *event = &call->event;
     u64 left = call->total - call->position, used = left;
     if (stream->phase == READ || stream->phase == BODY) {
-        u64 there = look(call, stream, event);
+        u64 there = look(call, stream);
         if (!there)
             return;
         if (stream->phase == READ)
@@ -194,42 +190,43 @@ static inline void step_through_commands(struct call *call, struct stream *strea
     call->position += used;
 }
 
-static inline void step_through_replies(struct call *call, struct stream *stream, struct event *event)
+static inline void step_through_replies(struct thread *call, struct stream *stream)
 {
-    u64 there = look(call, stream, event);
+    u64 there = look(call, stream);
     if (there)
-        call->position += read_reply_line(stream, event, there);
+        call->position += read_reply_line(stream, &call->event, there);
 }
 
 /* Through what a call has read or written, as far as one program goes. `returns`: the call has just returned. */
 static inline void go_on(void *context, enum turn turn, bool returns)
 {
-    u64 thread = bpf_get_current_pid_tgid();
-    struct call *call = calls.lookup(&thread);
-    if (!call || call->is_uncork)
+    struct thread *call = this_thread();
+    if (!call || !call->is_open || call->is_uncork)
         return;
     bool has_read = returns && turn == ON_COMMANDS;
-    struct stream *stream = has_read ? settle(call, thread, false) : stream_of(call->session);
-    if (returns)
+    struct stream *stream = has_read ? settle(call, false) : stream_of(call->session);
+    if (returns) {
         call->total = bytes_of(context, call);
-    struct event *event = 0;
-    if (stream && call->total && stream->phase != BLIND)
-        event = returns ? window_of(thread) : windows.lookup(&thread);
-    if (event) {
+        call->position = 0;
+    }
+    if (stream && call->total && stream->phase != BLIND) {
         for (u32 step = 0; step < (returns ? STEPS_AT_ONCE : STEPS); step++) {
             if (call->position >= call->total || stream->phase == BLIND)
                 break;
             if (turn == ON_COMMANDS)
-                step_through_commands(call, stream, event);
+                step_through_commands(call, stream);
             else
-                step_through_replies(call, stream, event);
+                step_through_replies(call, stream);
         }
         if (call->position < call->total && stream->phase != BLIND) {
             turns.call(context, turn);
-            go_blind(stream, event, turn == ON_COMMANDS ? call->total - call->position : 0); /* one turn too many */
+            /* One turn too many. */
+            go_blind(stream, &call->event, turn == ON_COMMANDS ? call->total - call->position : 0);
         }
+        /* Nothing of what it read stays in the window. */
+        __builtin_memset(call->event.text, 0, WINDOW_BYTES);
     }
-    leave(thread, event);
+    call->is_open = false;
 }
 
 int leave_read(void *context)

@@ -207,7 +207,7 @@ def test_secrets_do_not_leave_the_kernel(
 def test_no_window_keeps_what_was_looked_at(tapped: TapAndServer) -> None:
     kept: list[bytes] = []
     secret = Line(
-        b"AUTH PLAIN AHVzZXIAc2VzYW1l\r\n", b"235 Ok\r\n", lambda: kept.extend(tapped.in_map("windows"))
+        b"AUTH PLAIN AHVzZXIAc2VzYW1l\r\n", b"235 Ok\r\n", lambda: kept.extend(tapped.in_map("threads"))
     )
     tapped.play([secret, *lines(QUIT)])
     assert kept
