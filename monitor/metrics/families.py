@@ -132,7 +132,7 @@ TAPPED_SESSIONS: Final = Family(
     "smtp_tapped_sessions_total",
     Kind.COUNTER,
     "Encrypted sessions that ended, by how well the tap of the server's TLS library saw them inside.",
-    (PORT, _label("result", TapResult)),
+    (PORT, DIRECTION, _label("result", TapResult)),
 )
 TAPPED_MESSAGES: Final = Family(
     "smtp_tapped_messages_total",

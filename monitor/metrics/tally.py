@@ -23,7 +23,7 @@ from monitor.metrics.labels import (
     Visibility,
     reach_labels,
 )
-from monitor.sessions.record import Ended, Envelope, SessionRecord, StarttlsOutcome, Tapped
+from monitor.sessions.record import Direction, Ended, Envelope, SessionRecord, StarttlsOutcome, Tapped
 
 # Enum members are strings, and stand as they are for the values of labels: equal, and with the same hash.
 _REPLY_CLASSES: Final = {2: ReplyClass.POSITIVE, 4: ReplyClass.TRANSIENT, 5: ReplyClass.PERMANENT}
@@ -159,7 +159,7 @@ class Tally:
         for auth in record.auth:
             counts.auth[port, _fold(auth.mechanism, AUTH_MECHANISMS)] += 1
         if record.tapped is not None:
-            self._count_tapped(port, record.tapped)
+            self._count_tapped(port, record.direction, record.tapped)
         of_bytes = record.bytes
         counts.bytes[port, _CLEARTEXT] += of_bytes.cleartext
         counts.bytes[port, _ENCRYPTED] += of_bytes.encrypted
@@ -178,9 +178,9 @@ class Tally:
         counts.duration_buckets[bisect_left(DURATION_BUCKETS_SECONDS, duration_seconds)] += 1
         counts.duration_seconds_sum += duration_seconds
 
-    def _count_tapped(self, port: str, tapped: Tapped) -> None:
+    def _count_tapped(self, port: str, direction: Direction, tapped: Tapped) -> None:
         counts = self._counts
-        counts.tapped_sessions[port, tapped.result] += 1
+        counts.tapped_sessions[port, direction, tapped.result] += 1
         for transaction in tapped.transactions:
             counts.tapped_messages[port, transaction.outcome] += 1
             if transaction.mail_from == "":

@@ -89,7 +89,7 @@ def test_what_was_inside_tls_counts_apart_from_what_was_in_clear(
 ) -> None:
     tally.count(make_record("tapped"))
     counts = tally.snapshot()
-    assert counts.tapped_sessions == {("25", "whole"): 1}
+    assert counts.tapped_sessions == {("25", "inbound", "whole"): 1}
     assert counts.tapped_messages == {("25", "accepted"): 1}
     assert counts.tapped_recipients == {("25", "2xx"): 1, ("25", "4xx"): 1}
     assert counts.tapped_auth == {("25", "LOGIN"): 1}
@@ -115,7 +115,7 @@ def test_every_session_with_something_to_tell_of_its_inside_counts_once(
     for result in TapResult:
         tally.count(make_record("tapped", tapped=Tapped(result)))
     tally.count(make_record("starttls"))
-    assert tally.snapshot().tapped_sessions == {("25", result.value): 1 for result in TapResult}
+    assert tally.snapshot().tapped_sessions == {("25", "inbound", result.value): 1 for result in TapResult}
 
 
 def test_a_mismatch_counts(tally: Tally) -> None:
