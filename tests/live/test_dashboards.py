@@ -14,10 +14,11 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from monitor.metrics.families import TLS_TAP_ENABLED
 from tests.capture_truth import CAPTURES
 from tests.dashboards.asking import Ask, Unanswered, View, ask, unanswered
 from tests.dashboards.backfill import backfill
-from tests.dashboards.board_reader import Query, expand, load_boards, uid_of, variables_of
+from tests.dashboards.board_reader import Query, expand, load_boards, panel_queries, uid_of, variables_of
 from tests.dashboards.linter import STAND_INS
 from tests.dashboards.past import GENERATED_RULES, Past
 from tests.dashboards.promql_nodes import selectors
@@ -168,8 +169,17 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
 
 
 def is_excused(query: Query) -> bool:
-    """From having an answer after a minute; not after two weeks."""
-    return (query.board, query.place) in NOT_IN_A_MINUTE or looks_back(query.expression)
+    """From having an answer after a minute, of a watch without a tap; not after two weeks with one."""
+    return (
+        (query.board, query.place) in NOT_IN_A_MINUTE
+        or looks_back(query.expression)
+        or asks_of_a_tap(query.expression)
+    )
+
+
+def asks_of_a_tap(expression: str) -> bool:
+    found = selectors(expand(expression, PARSED_WITH))
+    return any(selector.metric == TLS_TAP_ENABLED.name for selector in found)
 
 
 def looks_back(expression: str) -> bool:
@@ -194,6 +204,16 @@ def test_there_are_boards() -> None:
 def test_every_query_of_a_board_has_an_answer_now(now: Answering, board: Model) -> None:
     found = [fault for fault in now.unanswered(board) if not is_excused(fault.query)]
     assert not found, report(found)
+
+
+def test_where_no_tap_runs_nothing_is_said_of_what_is_inside_tls(now: Answering) -> None:
+    asked = [query for board in BOARDS for query in panel_queries(board) if asks_of_a_tap(query.expression)]
+    assert asked
+    found = [
+        fault for board in BOARDS for fault in now.unanswered(board) if asks_of_a_tap(fault.query.expression)
+    ]
+    assert [fault.query for fault in found] == asked
+    assert {fault.why for fault in found} == {"no series"}
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=uid_of)
