@@ -1,5 +1,5 @@
-"""Every query of every board has an answer: in a Prometheus that scrapes a watch over real traffic, and in
-one that has seen two weeks."""
+"""Every query of every board has an answer: in a Prometheus that scrapes a watch over real traffic, in one
+whose watch has a tap, and in one that has seen two weeks."""
 
 import os
 import shutil
@@ -14,6 +14,8 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from dashboards.rules import tap
+from dashboards.rules.rule import Alert
 from monitor.metrics.families import TLS_TAP_ENABLED
 from tests.capture_truth import CAPTURES
 from tests.dashboards.asking import Ask, Unanswered, View, ask, unanswered
@@ -24,7 +26,9 @@ from tests.dashboards.past import GENERATED_RULES, Past
 from tests.dashboards.promql_nodes import selectors
 from tests.dashboards.small_board import small_board
 from tests.dashboards.vocabulary import Rule, load_rules
-from tests.lab.network import Namespace
+from tests.lab import scenario
+from tests.lab.laboratory import laboratory
+from tests.lab.network import Namespace, Network
 from tests.lab.packages import LabUnavailableError, ensure
 from tests.lab.prometheus import Prometheus
 from tests.lab.replay import as_ethernet, replay, silent_network
@@ -158,6 +162,36 @@ def await_rest(watch: Watch) -> None:
 
 
 @pytest.fixture(scope="module")
+def tapped() -> Iterator[Answering]:
+    """Real servers and clients had their sessions, while a watch with a tap read along inside TLS."""
+    try:
+        with laboratory() as lab:
+            yield from _tapped(lab.network)
+    except LabUnavailableError as reason:
+        pytest.skip(str(reason))
+
+
+def _tapped(network: Network) -> Iterator[Answering]:
+    with (
+        Watch(network.server, network.folder, "--tls-tap") as watch,
+        RulingPrometheus(network.server, network.folder) as prometheus,
+        network.server.threads(1) as thread,
+    ):
+        assert prometheus.await_value("up", 1) == 1
+        begin = int(time.time())
+        with network.client.threads(8) as clients:
+            scenario.drive(clients)
+        await_rest(watch)
+        counted = watch.sample_sum("smtp_sessions_total")
+        assert prometheus.await_value("sum(smtp_sessions_total)", counted) == counted
+
+        def asking(path: str, **parameters: Any) -> Any:
+            return thread.submit(partial(ask, _PROMETHEUS_URL, path, **parameters)).result()
+
+        yield Answering(asking, View(begin, int(time.time()), 1, RATE_INTERVAL))
+
+
+@pytest.fixture(scope="module")
 def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
     series = backfill(PAST_DAYS, PAST_END, step=PAST_STEP_SECONDS)
     with Past(tmp_path_factory.mktemp("past")) as prometheus:
@@ -214,6 +248,18 @@ def test_where_no_tap_runs_nothing_is_said_of_what_is_inside_tls(now: Answering)
     ]
     assert [fault.query for fault in found] == asked
     assert {fault.why for fault in found} == {"no series"}
+
+
+def test_every_query_on_what_is_inside_tls_has_an_answer_where_a_tap_runs(tapped: Answering) -> None:
+    (board,) = (board for board in BOARDS if uid_of(board) == "smtp-horizon-inside")
+    found = tapped.unanswered(board)
+    assert not found, report(found)
+
+
+def test_no_alert_on_the_tap_is_raised_where_it_sees_real_mail(tapped: Answering) -> None:
+    names = {alert.name for alert in tap.GROUP.rules if isinstance(alert, Alert)}
+    raised = tapped.ask("alerts")["alerts"]
+    assert names & {alert["labels"]["alertname"] for alert in raised} == set()
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=uid_of)
