@@ -115,6 +115,7 @@ def bars(
     *queries: Query,
     unit: str,
     decimals: int | None = None,
+    colour: str = colours.VISIBLE,
     colours_by_name: Mapping[str, str] | None = None,
     top: float | None = None,
     no_value: str = NOTHING_COUNTED,
@@ -122,6 +123,7 @@ def bars(
     """One horizontal bar for each series, as of the end of the chosen time.
 
     Args:
+        colour: of bars that neither their query nor `colours_by_name` gives one.
         top: what a full bar is; the largest value if None.
     """
     panel = (
@@ -134,8 +136,8 @@ def bars(
         .text(common.VizTextDisplayOptions().title_size(11).value_size(16))
         .sizing(options.BarGaugeSizing.AUTO)
         .show_unfilled(True)
-        .color_scheme(build.FieldColor().mode(FieldColorModeId.FIXED).fixed_color(colours.VISIBLE))
-        .thresholds(_thresholds(((None, colours.VISIBLE),)))
+        .color_scheme(build.FieldColor().mode(FieldColorModeId.FIXED).fixed_color(colour))
+        .thresholds(_thresholds(((None, colour),)))
         .min(0)
         .no_value(no_value)
     )
@@ -224,7 +226,7 @@ def rows(
     no_value: str = "–",
 ) -> Panel:
     """A table: a row for each value of the labels `keys`, a column for each query."""
-    columns = {key: key.capitalize() for key in keys}
+    columns = {key: key.replace("_", " ").capitalize() for key in keys}
     single = len(queries) == 1
     columns |= {
         "Value" if single else f"Value #{letter}": query.name

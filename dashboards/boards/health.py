@@ -25,6 +25,7 @@ from dashboards.variables import SCOPE, of
 from monitor.metrics.families import (
     BUILD_INFO,
     CAPTURE_UP,
+    CONFINED,
     LAG,
     PACKETS,
     PACKETS_DROPPED,
@@ -34,6 +35,7 @@ from monitor.metrics.families import (
     SESSIONS_OPEN,
     TSHARK_RESTARTS,
 )
+from monitor.metrics.labels import Confinement
 
 _DAY: Final = "1d"
 _HOUR: Final = "1h"
@@ -79,7 +81,7 @@ def board() -> Board:
                 ),
             ),
             Section("What it costs", (Line(7, ((8, processor()), (8, memory()), (8, scrape()))),)),
-            Section("What is running", (Line(6, ((14, versions()), (10, verdicts()))),)),
+            Section("What is running", (Line(6, ((11, versions()), (7, verdicts()), (6, confined()))),)),
         ),
     )
 
@@ -308,4 +310,19 @@ def verdicts() -> Panel:
         keys=("verdict",),
         unit=COUNT,
         decimals=0,
+    )
+
+
+def confined() -> Panel:
+    return figure(
+        "Privileges given up",
+        "What the process that reads packets gave up before it read one; yes where all of the chosen "
+        "servers did. user: it is not root. capabilities: it has none. system calls: a filter is on them. "
+        "Orange: a hostile packet that got the better of it would get that much more.",
+        *(Query(f"min({of(CONFINED, by=what)})", what.value.replace("_", " ")) for what in Confinement),
+        unit=COUNT,
+        decimals=0,
+        steps=((None, colours.NOTICE), (1, colours.GOOD)),
+        words={"0": ("no", colours.NOTICE), "1": ("yes", colours.GOOD)},
+        no_value="no watcher",
     )

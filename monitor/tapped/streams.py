@@ -23,6 +23,9 @@ SLACK_NS: Final = _SECOND_NS // 10
 between two looks at how far it is from the tap's. Besides, a busy server may act on a client's last packet
 after it came. Chosen far above both. What lies so near before or after a session may be another's."""
 
+_PERHAPS_ELSEWHERE: Final = frozenset({Direction.OUTBOUND, Direction.INTERNAL})
+"""What is decrypted on another's machine, or on another of ours."""
+
 _MISSED: Final = Tapped(TapResult.MISSED)
 _UNSURE: Final = Tapped(TapResult.UNSURE)
 
@@ -91,7 +94,7 @@ class TappedStreams:
 
     def take(self, outside: Outside) -> Tapped | None:
         """What a session carried inside TLS, once it is over; None where nothing was seen inside, and it is
-        not known to have been encrypted, or is decrypted on another's machine."""
+        not known to have been encrypted, or may be decrypted on another machine."""
         of_flow = self._by_flow.get(outside.flow, ())
         until_ns = outside.last_at_ns + SLACK_NS
         come = [stream for stream in of_flow if stream.first_at_ns <= until_ns]
@@ -100,8 +103,8 @@ class TappedStreams:
                 self._forget(stream)  # sessions of a flow end one after the other: no later one will ask
         near = [stream for stream in come if stream.first_at_ns >= outside.first_at_ns - SLACK_NS]
         if not near:
-            is_ours = outside.direction is not Direction.OUTBOUND
-            return _MISSED if outside.established and is_ours else None
+            is_expected = outside.established and outside.direction not in _PERHAPS_ELSEWHERE
+            return _MISSED if is_expected else None
         stream = near[0]
         is_within = outside.first_at_ns <= stream.first_at_ns <= outside.last_at_ns
         if len(near) > 1 or not is_within or stream.is_unsure:

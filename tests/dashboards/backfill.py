@@ -15,7 +15,9 @@ of dashboards/generated/rules record, and ALERTS of the alerts there (`--rules F
 `--no-rules` for none). Ask it for times up to `--end`: there is nothing after it.
 
 The last day has ten minutes of a full disk (until 17 hours before the end), an hour of lost packets (until 14
-hours before it), 45 minutes of STARTTLS stripping (9 hours) and ten minutes of an interface that is down (4).
+hours before it), 20 minutes in which the TLS tap loses events (12 hours), 45 minutes of STARTTLS stripping (9
+hours), half an hour in which the tap is attached to nothing (6) and ten minutes of an interface that is down
+(4).
 """
 
 import argparse
@@ -32,6 +34,7 @@ from prometheus_client.core import Metric
 from monitor.cli.observers import Observers, SiteOptions
 from monitor.cli.parameters import Countries
 from monitor.metrics.collector import MonitorCollector
+from monitor.metrics.labels import Confinement
 from monitor.metrics.lag import Lag
 from tests.dashboards.mail_days import COUNTRIES, DAY_SECONDS, MailDays
 from tests.dashboards.openmetrics import Series, write
@@ -67,7 +70,8 @@ def backfill(days: float, end: int, *, step: int | None = None, seed: int = 1) -
         try:
             mail = MailDays(end, observers.site.locate, seed=seed)
             lag = Lag()
-            collector = MonitorCollector(observers, mail.probe, mail.table, lag)
+            confinement = dict.fromkeys(Confinement, True)
+            collector = MonitorCollector(observers, mail.probe, mail.table, lag, confinement, tap=mail.tap)
             for start in range(begin - WARM_UP_SECONDS, begin, WARM_UP_STEP_SECONDS):
                 _pass_time(observers, mail, start, start + WARM_UP_STEP_SECONDS)
             for at in range(begin, end + 1, step):

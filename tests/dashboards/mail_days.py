@@ -1,7 +1,8 @@
 """Days of a mail server, made of the records of real captures: who comes, when, and what goes wrong.
 
 The sessions are real, and counted by the code that counts in a watch. Made up are their times, their clients'
-addresses, how many come in an hour, and the numbers of packets. The same seed gives the same days.
+addresses, how many come in an hour, the numbers of packets, and what encrypted sessions carry: messages of
+others. The same seed gives the same days.
 """
 
 import math
@@ -16,7 +17,18 @@ from typing import Final
 from msgspec.structs import replace
 
 from monitor.anomalies import Anomaly
-from monitor.sessions.record import Direction, Endpoint, Envelope, Location, SessionRecord, StarttlsOutcome
+from monitor.sessions.record import (
+    Auth,
+    Direction,
+    Endpoint,
+    Envelope,
+    Location,
+    SessionRecord,
+    StarttlsOutcome,
+    Tapped,
+    TapResult,
+    Transaction,
+)
 from monitor.sessions.table import SessionTable
 from probes.probe import DropSite, PacketCounts, Sieve, Verdict
 from probes.segment import Segment
@@ -79,12 +91,31 @@ PACKET_LOSS: Final = Happening(14 * HOUR_SECONDS, HOUR_SECONDS)
 DISK_FULL: Final = Happening(17 * HOUR_SECONDS, 600)
 STRIPPING: Final = Happening(9 * HOUR_SECONDS, 2700)
 INTERFACE_DOWN: Final = Happening(4 * HOUR_SECONDS, 600)
+TAP_OVERRUN: Final = Happening(12 * HOUR_SECONDS, 1200)
+TAP_DETACHED: Final = Happening(6 * HOUR_SECONDS, 1800)
 
 _LOST_SHARE: Final = 0.12  # of the packets, in the captures that stand for the hour of loss
 _STRIPPED_SHARE: Final = 0.35
 _GREYLISTED_SHARE: Final = 0.02
 # From a minute over Postfix's and Exim's first retries to those who take their time.
 _RETRY_AFTER_SECONDS: Final = (240, 360, 420, 900, 1_800, 7_200)
+
+_ENCRYPTED: Final = frozenset({Envelope.HIDDEN, Envelope.PARTIAL})
+_LIBRARIES: Final = 2  # OpenSSL's and GnuTLS'
+_SEEN_INSIDE: Final = {
+    TapResult.WHOLE: 0.965,
+    TapResult.PARTIAL: 0.02,
+    TapResult.UNSURE: 0.005,
+    TapResult.MISSED: 0.01,
+}
+_OVERRUN_SHARE: Final = 0.5  # of the sessions, of which events are lost while too many come
+# Who encrypts is more often a server that others run well: dark mail bounces more (who else reports
+# failures?), and is put off and rejected less than mail in clear, where most of the spam programs are.
+_DARK: Final = {"null": 0.12, "rejected": 0.05, "aborted": 0.02, "accepted": 0.81}
+_DARK_MESSAGES: Final = (1, 1, 1, 1, 1, 1, 1, 2, 2, 4)
+_SUBMISSION: Final = frozenset({465, 587})
+_LOGINS: Final = {"PLAIN": 0.6, "LOGIN": 0.3, "CRAM-MD5": 0.1}
+_WRONG_PASSWORDS: Final = 0.1
 
 
 def _of_capture(
@@ -114,6 +145,8 @@ class Pools:
     """Of clients that got no TLS, and went away."""
     greylisted: tuple[tuple[SessionRecord, SessionRecord], ...]
     """The attempt that a real postgrey put off, and the one that it took."""
+    inside: dict[str, tuple[Transaction, ...]]
+    """What dark sessions carry: transactions of those in clear, by outcome, or `null` for the null sender."""
 
 
 @cache
@@ -157,7 +190,15 @@ def pools() -> Pools:
             if record.envelope is Envelope.NONE and record.starttls.outcome is StarttlsOutcome.REFUSED
         ),
         greylisted=tuple(zip(attempts[:half], attempts[half:], strict=True)),
+        inside=_by_kind([transaction for record in visible for transaction in record.transactions]),
     )
+
+
+def _by_kind(transactions: Sequence[Transaction]) -> dict[str, tuple[Transaction, ...]]:
+    kinds: dict[str, list[Transaction]] = {kind: [] for kind in _DARK}
+    for transaction in transactions:
+        kinds["null" if transaction.mail_from == "" else transaction.outcome].append(transaction)
+    return {kind: tuple(found) for kind, found in kinds.items()}
 
 
 @dataclass(slots=True)
@@ -192,8 +233,14 @@ class GivenTable:
     strays: int = 0
 
 
+@dataclass(slots=True)
+class GivenTap:
+    libraries: int = _LIBRARIES
+    events_lost: int = 0
+
+
 class MailDays:
-    """Sessions in the order in which they end, and the numbers of the probe and the table with them."""
+    """Sessions in the order in which they end; with them the numbers of the probe, the table and the tap."""
 
     def __init__(
         self, end: int, locate: Callable[[str], Location | None], *, seed: int, a_day: int = SESSIONS_A_DAY
@@ -201,11 +248,13 @@ class MailDays:
         """`end`: seconds since the epoch, when the days are over."""
         self.probe = GivenProbe()
         self.table = GivenTable()
+        self.tap = GivenTap()
         self.lag_seconds = 0.0
         self._end = end
         self._a_day = a_day
         self._locate = locate
         self._random = Random(seed)
+        self._random_inside = Random(f"{seed} inside")
         self._seed = seed
         self._due: list[tuple[float, int, SessionRecord]] = []
         """When each ends, a number that settles ties, and what it is."""
@@ -226,6 +275,9 @@ class MailDays:
             yield record, not DISK_FULL.at(before_end)
         self._count_others(ended, loses)
         self.probe.interfaces["eth1"] = not INTERFACE_DOWN.at(self._end - stop)
+        self.tap.libraries = 0 if TAP_DETACHED.at(self._end - stop) else _LIBRARIES
+        if TAP_OVERRUN.at(before_end):
+            self.tap.events_lost += self._random_inside.randrange(40 * ended + 1)
         self.table.open_sessions = self._poisson(ended / (stop - begin) * 20)
 
     def _how_many(self, begin: float, stop: float) -> int:
@@ -297,8 +349,27 @@ class MailDays:
             client=Endpoint(client, 1024 + self._number % 60_000),
             server=Endpoint(server, record.server.port),
             client_location=self._locate(client),
+            tapped=self._tapped(record, self._end - ends_at) if _is_decrypted_here(record) else None,
         )
         heappush(self._due, (ends_at, self._number, moved))
+
+    def _tapped(self, record: SessionRecord, before_end: float) -> Tapped:
+        """What a tap on our server would have seen inside the encrypted session."""
+        draw, choose = self._random_inside.random, self._random_inside.choices
+        result = choose([*_SEEN_INSIDE], [*_SEEN_INSIDE.values()])[0]
+        if TAP_OVERRUN.at(before_end) and draw() < _OVERRUN_SHARE:
+            result = TapResult.PARTIAL
+        if TAP_DETACHED.at(before_end):
+            result = TapResult.MISSED
+        if result in (TapResult.MISSED, TapResult.UNSURE):
+            return Tapped(result)
+        kinds = choose([*_DARK], [*_DARK.values()], k=self._random_inside.choice(_DARK_MESSAGES))
+        messages = tuple(self._random_inside.choice(pools().inside[kind]) for kind in kinds)
+        if record.server.port not in _SUBMISSION:
+            return Tapped(result, messages)
+        code = 535 if draw() < _WRONG_PASSWORDS else 235
+        login = Auth(choose([*_LOGINS], [*_LOGINS.values()])[0], code)
+        return Tapped(result, messages if code == 235 else (), (login,))
 
     def _client(self) -> str:
         return self._random.choices(CLIENTS, self._weights)[0]
@@ -329,3 +400,7 @@ class MailDays:
 
 def _rfc3339(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _is_decrypted_here(record: SessionRecord) -> bool:
+    return record.envelope in _ENCRYPTED and record.direction is not Direction.OUTBOUND

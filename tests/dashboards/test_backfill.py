@@ -13,7 +13,16 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from monitor.metrics.families import FAMILIES, Kind
 from monitor.sessions.record import Envelope
 from tests.dashboards.backfill import backfill
-from tests.dashboards.mail_days import DISK_FULL, INTERFACE_DOWN, PACKET_LOSS, STRIPPING, Happening, MailDays
+from tests.dashboards.mail_days import (
+    DISK_FULL,
+    INTERFACE_DOWN,
+    PACKET_LOSS,
+    STRIPPING,
+    TAP_DETACHED,
+    TAP_OVERRUN,
+    Happening,
+    MailDays,
+)
 from tests.dashboards.openmetrics import Series, write
 from tests.dashboards.past import Past, is_available
 
@@ -102,6 +111,44 @@ def test_an_interface_is_down_for_ten_minutes(series: Series) -> None:
     down = [at for at, value in sums(series, "smtp_monitor_capture_up", 'interface="eth1"') if value == 0]
     assert len(down) * STEP_SECONDS == INTERFACE_DOWN.lasted_seconds
     assert {value for _, value in sums(series, "smtp_monitor_capture_up", 'interface="eth0"')} == {1}
+
+
+def test_the_tap_is_attached_to_nothing_for_half_an_hour_and_misses_what_comes(series: Series) -> None:
+    libraries = sums(series, "smtp_monitor_tls_tap_libraries")
+    none = [at for at, count in libraries if count == 0]
+    assert len(none) * STEP_SECONDS == TAP_DETACHED.lasted_seconds
+    seen = grew_during(sums(series, "smtp_tapped_sessions_total", 'result="whole"'))
+    missed = grew_during(sums(series, "smtp_tapped_sessions_total", 'result="missed"'))
+    assert not seen & steps_of(TAP_DETACHED)
+    assert len(missed & steps_of(TAP_DETACHED)) >= 3
+
+
+def test_the_tap_loses_events_while_too_many_come_and_at_no_other_time(series: Series) -> None:
+    lost = grew_during(sums(series, "smtp_monitor_tls_tap_events_lost_total"))
+    assert lost
+    assert lost <= steps_of(TAP_OVERRUN)
+
+
+def test_every_encrypted_session_is_tapped_but_what_we_send(series: Series) -> None:
+    def encrypted(*labels: str) -> float:
+        hidden = sums(series, "smtp_sessions_total", 'envelope="hidden"', *labels)
+        partial = sums(series, "smtp_sessions_total", 'envelope="partial"', *labels)
+        return hidden[-1][1] + partial[-1][1]
+
+    sent = encrypted('direction="outbound"')
+    assert sent > 0
+    assert sums(series, "smtp_tapped_sessions_total")[-1][1] == encrypted() - sent
+
+
+def test_dark_mail_bounces_more_and_is_put_off_less_than_mail_in_sight(series: Series) -> None:
+    def share(name: str, value: str, whole: str) -> float:
+        return sums(series, name, value)[-1][1] / sums(series, whole)[-1][1]
+
+    bounced = "smtp_null_sender_messages_total"
+    in_sight = share(bounced, "cleartext", "smtp_messages_total")
+    assert 0 < in_sight < share(bounced, "encrypted", "smtp_tapped_messages_total")
+    dark = share("smtp_tapped_recipients_total", "4xx", "smtp_tapped_recipients_total")
+    assert 0 < dark < share("smtp_recipients_total", "4xx", "smtp_recipients_total")
 
 
 def test_the_encrypted_share_grows_over_weeks() -> None:

@@ -16,11 +16,13 @@ from dashboards.__main__ import GENERATED, differences, files, write
 from dashboards.board import GRID_COLUMNS, TAG, Board, Line, Section
 from dashboards.boards import all_boards
 from dashboards.panels import Query, figure, lines, rows
+from monitor.metrics.families import TLS_TAP_ENABLED
 
 UIDS: Final = {
     "smtp-horizon-visibility",
     "smtp-horizon-reach",
     "smtp-horizon-tls",
+    "smtp-horizon-inside",
     "smtp-horizon-security",
     "smtp-horizon-health",
 }
@@ -127,6 +129,20 @@ def test_every_panel_says_what_it_shows_in_what_unit_and_asks_the_chosen_datasou
         assert panel["datasource"] == DATASOURCE, panel["title"]
         for target in panel["targets"]:
             assert target["datasource"] == DATASOURCE, panel["title"]
+
+
+@each_board
+def test_a_panel_that_asks_of_a_tap_says_so_where_none_runs(uid: str) -> None:
+    for panel in _data_panels(uid):
+        if any(TLS_TAP_ENABLED.name in target["expr"] for target in panel["targets"]):
+            assert panel["fieldConfig"]["defaults"]["noValue"].startswith("no tap runs"), panel["title"]
+
+
+def test_every_panel_on_what_is_inside_tls_asks_only_where_a_tap_runs() -> None:
+    in_the_strip = 4
+    for panel in list(_data_panels("smtp-horizon-inside"))[in_the_strip:]:
+        for target in panel["targets"]:
+            assert TLS_TAP_ENABLED.name in target["expr"], panel["title"]
 
 
 @each_board

@@ -23,23 +23,7 @@ from tests.dashboards.promql_nodes import selectors
 from tests.dashboards.small_board import small_board
 from tests.dashboards.vocabulary import Rule, faults, load_rules, vocabulary
 
-UNUSED: Final[Mapping[str, str]] = {
-    "smtp_monitor_confined": "it is decided at the start, by how this machine was set up, and never changes",
-    **dict.fromkeys(
-        (
-            "smtp_null_sender_messages_total",
-            "smtp_tapped_sessions_total",
-            "smtp_tapped_messages_total",
-            "smtp_tapped_recipients_total",
-            "smtp_tapped_auth_total",
-            "smtp_monitor_verdict_mismatches_total",
-            "smtp_monitor_tls_tap_enabled",
-            "smtp_monitor_tls_tap_libraries",
-            "smtp_monitor_tls_tap_events_lost_total",
-        ),
-        "the board of what is inside TLS is still to be drawn",
-    ),
-}
+UNUSED: Final[Mapping[str, str]] = {}
 """Families that no board and no rule uses -> why. What is in here and used is an error too."""
 
 BOARDS: Final = load_boards()

@@ -14,7 +14,7 @@ import yaml
 from promql_parser import AggregateExpr
 
 from dashboards import rules
-from dashboards.rules import greylisters, shares, traffic, watcher
+from dashboards.rules import greylisters, shares, tap, traffic, watcher
 from dashboards.rules.rule import Alert, Group, Recording, Severity
 from dashboards.rules.text import text
 from tests.dashboards.vocabulary import faults, load_rules, vocabulary
@@ -24,7 +24,13 @@ GENERATED: Final = DASHBOARDS / "generated" / "rules"
 TESTS: Final = DASHBOARDS / "rules" / "tests"
 TEST_FILES: Final = sorted(path.name for path in TESTS.glob("*.test.yml"))
 
-GROUPS: Final[tuple[Group, ...]] = (*shares.GROUPS, greylisters.GROUP, watcher.GROUP, traffic.GROUP)
+GROUPS: Final[tuple[Group, ...]] = (
+    *shares.GROUPS,
+    greylisters.GROUP,
+    watcher.GROUP,
+    traffic.GROUP,
+    tap.GROUP,
+)
 RECORDINGS: Final = [rule for group in GROUPS for rule in group.rules if isinstance(rule, Recording)]
 ALERTS: Final = [rule for group in GROUPS for rule in group.rules if isinstance(rule, Alert)]
 RULES: Final[list[Recording | Alert]] = [*RECORDINGS, *ALERTS]

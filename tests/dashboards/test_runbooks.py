@@ -10,11 +10,12 @@ from typing import Any, Final
 
 import click
 import pytest
+from msgspec import to_builtins
 
 from dashboards import rules
 from monitor.anomalies import Anomaly
 from monitor.cli.main import commands
-from monitor.sessions.record import Envelope, StarttlsOutcome
+from monitor.sessions.record import Envelope, StarttlsOutcome, Tapped, TapResult
 from tests.dashboards.test_rules import ALERTS
 from tests.dashboards.vocabulary import faults, load_rules, vocabulary
 
@@ -106,6 +107,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = [some | {"envelope": str(envelope)} for envelope in Envelope]
     made += [some | {"anomalies": [str(anomaly)]} for anomaly in Anomaly]
     made += [some | {"starttls": some["starttls"] | {"outcome": str(outcome)}} for outcome in StarttlsOutcome]
+    made += [some | {"direction": "inbound", "tapped": to_builtins(Tapped(result))} for result in TapResult]
     path = tmp_path_factory.mktemp("records") / "smtp-horizon.jsonl"
     path.write_text("\n".join([*found, *map(json.dumps, made)]) + "\n")
     return path

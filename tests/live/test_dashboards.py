@@ -1,5 +1,5 @@
-"""Every query of every board has an answer: in a Prometheus that scrapes a watch over real traffic, and in
-one that has seen two weeks."""
+"""Every query of every board has an answer: in a Prometheus that scrapes a watch over real traffic, in one
+whose watch has a tap, and in one that has seen two weeks."""
 
 import os
 import shutil
@@ -14,16 +14,21 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from dashboards.rules import tap
+from dashboards.rules.rule import Alert
+from monitor.metrics.families import TLS_TAP_ENABLED
 from tests.capture_truth import CAPTURES
 from tests.dashboards.asking import Ask, Unanswered, View, ask, unanswered
 from tests.dashboards.backfill import backfill
-from tests.dashboards.board_reader import Query, expand, load_boards, uid_of, variables_of
+from tests.dashboards.board_reader import Query, expand, load_boards, panel_queries, uid_of, variables_of
 from tests.dashboards.linter import STAND_INS
 from tests.dashboards.past import GENERATED_RULES, Past
 from tests.dashboards.promql_nodes import selectors
 from tests.dashboards.small_board import small_board
 from tests.dashboards.vocabulary import Rule, load_rules
-from tests.lab.network import Namespace
+from tests.lab import scenario
+from tests.lab.laboratory import laboratory
+from tests.lab.network import Namespace, Network
 from tests.lab.packages import LabUnavailableError, ensure
 from tests.lab.prometheus import Prometheus
 from tests.lab.replay import as_ethernet, replay, silent_network
@@ -158,6 +163,36 @@ def await_rest(watch: Watch) -> None:
 
 
 @pytest.fixture(scope="module")
+def tapped() -> Iterator[Answering]:
+    """Real servers and clients had their sessions, while a watch with a tap read along inside TLS."""
+    try:
+        with laboratory() as lab:
+            yield from _tapped(lab.network)
+    except LabUnavailableError as reason:
+        pytest.skip(str(reason))
+
+
+def _tapped(network: Network) -> Iterator[Answering]:
+    with (
+        Watch(network.server, network.folder, "--tls-tap") as watch,
+        RulingPrometheus(network.server, network.folder) as prometheus,
+        network.server.threads(1) as thread,
+    ):
+        assert prometheus.await_value("up", 1) == 1
+        begin = int(time.time())
+        with network.client.threads(8) as clients:
+            scenario.drive(clients)
+        await_rest(watch)
+        counted = watch.sample_sum("smtp_sessions_total")
+        assert prometheus.await_value("sum(smtp_sessions_total)", counted) == counted
+
+        def asking(path: str, **parameters: Any) -> Any:
+            return thread.submit(partial(ask, _PROMETHEUS_URL, path, **parameters)).result()
+
+        yield Answering(asking, View(begin, int(time.time()), 1, RATE_INTERVAL))
+
+
+@pytest.fixture(scope="module")
 def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
     series = backfill(PAST_DAYS, PAST_END, step=PAST_STEP_SECONDS)
     with Past(tmp_path_factory.mktemp("past")) as prometheus:
@@ -169,8 +204,17 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
 
 
 def is_excused(query: Query) -> bool:
-    """From having an answer after a minute; not after two weeks."""
-    return (query.board, query.place) in NOT_IN_A_MINUTE or looks_back(query.expression)
+    """From having an answer after a minute, of a watch without a tap; not after two weeks with one."""
+    return (
+        (query.board, query.place) in NOT_IN_A_MINUTE
+        or looks_back(query.expression)
+        or asks_of_a_tap(query.expression)
+    )
+
+
+def asks_of_a_tap(expression: str) -> bool:
+    found = selectors(expand(expression, PARSED_WITH))
+    return any(selector.metric == TLS_TAP_ENABLED.name for selector in found)
 
 
 def looks_back(expression: str) -> bool:
@@ -195,6 +239,28 @@ def test_there_are_boards() -> None:
 def test_every_query_of_a_board_has_an_answer_now(now: Answering, board: Model) -> None:
     found = [fault for fault in now.unanswered(board) if not is_excused(fault.query)]
     assert not found, report(found)
+
+
+def test_where_no_tap_runs_nothing_is_said_of_what_is_inside_tls(now: Answering) -> None:
+    asked = [query for board in BOARDS for query in panel_queries(board) if asks_of_a_tap(query.expression)]
+    assert asked
+    found = [
+        fault for board in BOARDS for fault in now.unanswered(board) if asks_of_a_tap(fault.query.expression)
+    ]
+    assert [fault.query for fault in found] == asked
+    assert {fault.why for fault in found} == {"no series"}
+
+
+def test_every_query_on_what_is_inside_tls_has_an_answer_where_a_tap_runs(tapped: Answering) -> None:
+    (board,) = (board for board in BOARDS if uid_of(board) == "smtp-horizon-inside")
+    found = tapped.unanswered(board)
+    assert not found, report(found)
+
+
+def test_no_alert_on_the_tap_is_raised_where_it_sees_real_mail(tapped: Answering) -> None:
+    names = {alert.name for alert in tap.GROUP.rules if isinstance(alert, Alert)}
+    raised = tapped.ask("alerts")["alerts"]
+    assert names & {alert["labels"]["alertname"] for alert in raised} == set()
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=uid_of)

@@ -275,5 +275,6 @@ def test_captured_sessions_are_tied_to_what_their_clients_did_and_contradict_not
 def test_a_session_that_is_decrypted_on_another_s_machine_is_not_missed() -> None:
     tap = Tap()
     assert tap.ask(direction=Direction.OUTBOUND) is None
+    assert tap.ask(direction=Direction.INTERNAL) is None
     assert tap.ask(direction=Direction.UNKNOWN) == Tapped(TapResult.MISSED)
     assert tap.ask() == Tapped(TapResult.MISSED)
