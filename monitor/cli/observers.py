@@ -59,7 +59,7 @@ class Observers:
         if options.simulate_state is not None and not options.simulate:
             raise CannotBegin("--simulate-state keeps what --simulate learns: name a greylister with that")
         self.ours = OurAddresses(options.local_network, own_addresses)
-        self.peers = Peers()
+        self.peers = Peers(is_tapped=is_tapped)
         self._resources = ExitStack()
         with self._resources:
             self._geo = self._open_databases(options, to_read)

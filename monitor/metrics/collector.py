@@ -40,7 +40,7 @@ from monitor.metrics.families import Family, Kind
 from monitor.metrics.labels import DURATION_BUCKETS_SECONDS, Confinement
 from monitor.metrics.lag import Lag
 from monitor.metrics.tally import Tally
-from monitor.peers import After, Peers
+from monitor.peers import After, GivenUp, Peers, Return, Returns
 from monitor.simulation.tallies import RETRY_DELAY_BUCKETS_SECONDS, Greylister
 from probes.probe import DropSite, Probe, Restart, Verdict
 
@@ -121,6 +121,7 @@ class MonitorCollector(Collector):
         yield self._family(families.TAPPED_MESSAGES, counts.tapped_messages)
         yield self._family(families.TAPPED_RECIPIENTS, counts.tapped_recipients)
         yield self._family(families.TAPPED_AUTH, counts.tapped_auth)
+        yield from self._of_tapped_returns(self._peers.tapped_returns)
         yield self._family(families.BYTES, counts.bytes)
         yield self._family(families.ANOMALIES, counts.anomalies)
         yield self._family(families.GREYLISTER_SESSIONS, counts.greylister_sessions)
@@ -172,6 +173,18 @@ class MonitorCollector(Collector):
         yield self._family(families.PEERS, _by_text(peers.peers))
         yield self._family(families.PEER_DARK_SESSIONS, _by_text(peers.dark_sessions))
         yield self._family(families.PEERS_FORGOTTEN, {(): peers.peers_forgotten})
+
+    def _of_tapped_returns(self, tapped: Returns | None) -> Iterable[Metric]:
+        """All at zero where no tap runs."""
+        returns: dict[tuple[Return], int] = {}
+        given_up: dict[tuple[GivenUp], int] = {}
+        if tapped is not None:
+            returns = {(how,): count for (_, how), count in tapped.returns.items()}
+            given_up = {(why,): count for (_, why), count in tapped.given_up.items()}
+        yield self._family(families.TAPPED_RETURNS, _by_text(returns))
+        yield self._family(families.TAPPED_RETURNS_UNKNOWN, _by_text(given_up))
+        pending = tapped.pending[After.PUT_OFF] if tapped is not None else 0
+        yield self._family(families.TAPPED_RETURNS_PENDING, {(): pending})
 
     def _of_simulation(self, simulation: "Simulation | None") -> Iterable[Metric]:
         """All at zero where nothing is simulated."""

@@ -152,6 +152,21 @@ TAPPED_AUTH: Final = Family(
     "AUTH commands seen inside TLS, by mechanism.",
     (PORT, _label("mechanism", AUTH_MECHANISMS)),
 )
+TAPPED_RETURNS: Final = Family(
+    "smtp_tapped_returns_total",
+    Kind.COUNTER,
+    "What was put off inside TLS, and how it came again for the first time, or never did within two days.",
+    (_label("return", Return),),
+)
+TAPPED_RETURNS_UNKNOWN: Final = Family(
+    "smtp_tapped_returns_unknown_total",
+    Kind.COUNTER,
+    "What was put off inside TLS and may have come again: nobody can tell, and why.",
+    (_label("reason", GivenUp),),
+)
+TAPPED_RETURNS_PENDING: Final = Family(
+    "smtp_tapped_returns_pending", Kind.GAUGE, "What was put off inside TLS, and may still come again."
+)
 BYTES: Final = Family(
     "smtp_bytes_total",
     Kind.COUNTER,
@@ -205,7 +220,7 @@ PEER_RETURNS: Final = Family(
     "smtp_peer_returns_total",
     Kind.COUNTER,
     "What was put off, and how it came again for the first time, or never did within two days.",
-    (_label("after", After), _label("return", Return)),
+    (_label("after", After), _label("return", dict.fromkeys(how for _, how in RETURNS))),
     tuple((after.value, how.value) for after, how in RETURNS),
 )
 PEER_RETURNS_UNKNOWN: Final = Family(
@@ -371,6 +386,9 @@ FAMILIES: Final = (
     TAPPED_MESSAGES,
     TAPPED_RECIPIENTS,
     TAPPED_AUTH,
+    TAPPED_RETURNS,
+    TAPPED_RETURNS_UNKNOWN,
+    TAPPED_RETURNS_PENDING,
     BYTES,
     ANOMALIES,
     GREYLISTER_SESSIONS,

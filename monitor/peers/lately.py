@@ -19,11 +19,11 @@ monitor.sessions.table."""
 class Latest:
     """When a peer's latest visit of each kind began: nanoseconds since the epoch, -1 where there was none."""
 
-    __slots__ = ("changed_ns", "clear_ns", "dark_ns", "doubt_ns")
+    __slots__ = ("changed_ns", "dark_ns", "doubt_ns", "mail_ns")
 
     def __init__(self) -> None:
-        self.clear_ns = -1
-        """With a MAIL in clear."""
+        self.mail_ns = -1
+        """With a MAIL that was seen."""
         self.dark_ns = -1
         """Hidden by encryption."""
         self.doubt_ns = -1
@@ -57,7 +57,7 @@ class Lately:
         is_in_doubt = visit.mail_in_doubt or visit.recipients_in_doubt
         latest = self._latest.get(peer)
         if latest is None:
-            if not (visit.mail_in_clear or visit.is_dark or is_in_doubt):
+            if not (visit.mail_seen or visit.is_dark or is_in_doubt):
                 return
             latest = self._latest[peer] = Latest()
             if len(self._latest) > self._limit:
@@ -66,8 +66,8 @@ class Lately:
             self._latest.move_to_end(peer)
         latest.changed_ns = now_ns
         began_ns = visit.began_ns
-        if visit.mail_in_clear:
-            latest.clear_ns = max(latest.clear_ns, began_ns)
+        if visit.mail_seen:
+            latest.mail_ns = max(latest.mail_ns, began_ns)
         if visit.is_dark:
             latest.dark_ns = max(latest.dark_ns, began_ns)
         if is_in_doubt:

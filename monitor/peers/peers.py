@@ -4,7 +4,8 @@ from typing import Final
 
 from monitor.peers.keys import Keys
 from monitor.peers.lately import LATENESS_NS, Lately
-from monitor.peers.returns import After, GivenUp, Return, Returns
+from monitor.peers.returns import RETURNS, After, GivenUp, Return, Returns
+from monitor.peers.tapped_returns import TappedReturns
 from monitor.peers.tls_need import TlsNeed, TlsNeeds
 from monitor.peers.visit import Visit
 from monitor.sessions.record import Direction, SessionRecord
@@ -23,11 +24,15 @@ class Peers:
     hold plain integers; one thread fills them, others may read them one by one.
     """
 
-    def __init__(self, *, peers_limit: int = PEERS_LIMIT, things_limit: int = THINGS_LIMIT) -> None:
+    def __init__(
+        self, *, is_tapped: bool = False, peers_limit: int = PEERS_LIMIT, things_limit: int = THINGS_LIMIT
+    ) -> None:
+        """`is_tapped`: records tell what a tap saw inside TLS, and what comes of that is counted, too."""
         self._keys = Keys()
         self._lately = Lately(peers_limit)
-        self._returns = Returns(self._keys, limit=things_limit)
+        self._returns = Returns(self._keys, RETURNS, limit=things_limit)
         self._tls_needs = TlsNeeds(limit=peers_limit)
+        self._tapped = TappedReturns(self._keys, peers_limit, things_limit) if is_tapped else None
         self._now_ns: int | None = None
 
     def record(self, record: SessionRecord) -> None:
@@ -41,6 +46,8 @@ class Peers:
         self._returns.visit(peer, visit, latest)
         self._tls_needs.visit(peer, visit, latest)
         self._lately.visit(peer, visit, now_ns)
+        if self._tapped is not None:
+            self._tapped.record(peer, record, now_ns)
 
     def tick(self, now_ns: int) -> None:
         """Time passes without records. `now_ns`: since the epoch, by the clock of the packets."""
@@ -67,6 +74,11 @@ class Peers:
         return self._returns.given_up
 
     @property
+    def tapped_returns(self) -> Returns | None:
+        """What was put off inside TLS, and whether it came again; None where no tap runs."""
+        return self._tapped.returns if self._tapped is not None else None
+
+    @property
     def peers(self) -> dict[tuple[TlsNeed], int]:
         """The peers remembered now."""
         return self._tls_needs.peers
@@ -90,8 +102,12 @@ class Peers:
             self._returns.clock_was_set_back()
             self._tls_needs.clock_was_set_back()
             self._lately.clear()
+            if self._tapped is not None:
+                self._tapped.clock_was_set_back()
         self._now_ns = now_ns
         self._returns.expire(now_ns)
         self._tls_needs.expire(now_ns)
         self._lately.expire(now_ns)
+        if self._tapped is not None:
+            self._tapped.expire(now_ns)
         return now_ns

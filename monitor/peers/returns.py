@@ -1,8 +1,8 @@
 """What was put off, and whether it came again.
 
-Something is put off when a recipient or a message in clear is answered 4xx, or when STARTTLS is refused or
-fails. Each is counted once: when it comes back for the first time, or as `never` when the window is over, or
-as given up where that can't be told. At any time, of each kind,
+Something is put off when a recipient or a message is answered 4xx where that is seen, or when STARTTLS is
+refused or fails. Each is counted once: when it comes back for the first time, or as `never` when the window
+is over, or as given up where that can't be told. At any time, of each kind,
 
     put off = returned + given up + pending
 
@@ -10,6 +10,7 @@ One session comes after another when it began after that one began. docs/peers.m
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -32,7 +33,8 @@ class After(StrEnum):
     """What happened to it."""
 
     PUT_OFF = "put_off"
-    """A recipient or its message was answered 4xx in clear. Told apart by address, sender and recipient."""
+    """A recipient or its message was answered 4xx: in clear, or inside TLS where TAPPED_RETURNS are counted.
+    Told apart by address, sender and recipient."""
     STARTTLS_REFUSED = "starttls_refused"
     """Told apart by address, as the next."""
     STARTTLS_FAILED = "starttls_failed"
@@ -44,10 +46,12 @@ class Return(StrEnum):
 
     CLEAR = "clear"
     """In clear: the same sender and recipient from the same address; after STARTTLS, any MAIL of the peer."""
+    INSIDE_TLS = "inside_tls"
+    """Inside TLS, as the tap saw it: the same sender and recipient from the same address."""
     OTHER_ADDRESS = "other_address"
-    """The same sender and recipient, in clear, from another address of the same network."""
+    """The same sender and recipient, where it is seen, from another address of the same network."""
     DARK = "dark"
-    """The peer came, and encryption hid what it carried."""
+    """The peer came, and encryption hid what it carried; from the tap, too, where one runs."""
     NEVER = "never"
     """Nothing of it was seen within the window."""
 
@@ -66,9 +70,12 @@ RETURNS: Final = tuple(
     for after in After
     for how in Return
     # Without an envelope nothing ties a mail from another address to this peer.
-    if after is After.PUT_OFF or how is not Return.OTHER_ADDRESS
+    if how is not Return.INSIDE_TLS and (after is After.PUT_OFF or how is not Return.OTHER_ADDRESS)
 )
-"""All that can be counted."""
+"""All that can be counted of what was put off in clear."""
+
+TAPPED_RETURNS: Final = tuple((After.PUT_OFF, how) for how in Return)
+"""Of what was put off inside TLS."""
 
 _STARTTLS: Final = {
     StarttlsOutcome.REFUSED: After.STARTTLS_REFUSED,
@@ -97,8 +104,16 @@ class _Thing:
 class Returns:
     """Remembers what was put off for the length of the window, as far as there is room."""
 
-    def __init__(self, keys: Keys, *, limit: int, one_peer_limit: int = THINGS_OF_ONE_PEER_LIMIT) -> None:
-        """`limit`: things, those settled within their window included; the oldest make room."""
+    def __init__(
+        self,
+        keys: Keys,
+        counted: Sequence[tuple[After, Return]],
+        *,
+        limit: int,
+        one_peer_limit: int = THINGS_OF_ONE_PEER_LIMIT,
+    ) -> None:
+        """`counted`: RETURNS or TAPPED_RETURNS; nothing else is taken for put off. `limit`: things, those
+        settled within their window included; the oldest make room."""
         self._keys = keys
         self._limit = limit
         self._one_peer_limit = one_peer_limit
@@ -108,10 +123,10 @@ class Returns:
         """The pending ones; the inner dict is an ordered set."""
         self._by_pair: dict[Key, _Thing] = {}
         """The pending ones that have an envelope."""
-        self.put_off = dict.fromkeys(After, 0)
-        self.pending = dict.fromkeys(After, 0)
-        self.returns = dict.fromkeys(RETURNS, 0)
-        self.given_up = {(after, why): 0 for after in After for why in GivenUp}
+        self.put_off = dict.fromkeys([after for after, _ in counted], 0)
+        self.pending = dict.fromkeys(self.put_off, 0)
+        self.returns = dict.fromkeys(counted, 0)
+        self.given_up = {(after, why): 0 for after in self.put_off for why in GivenUp}
 
     def __len__(self) -> int:
         return len(self._things)
@@ -119,13 +134,15 @@ class Returns:
     def visit(self, peer: Key, visit: Visit, latest: Latest) -> None:
         """`latest`: of this peer, before this visit."""
         seen: list[tuple[Key, Key, bool]] = []
-        if visit.put_off:
+        if visit.seen:
             network = self._keys.network(visit.ip)
-            for (sender, recipient), is_put_off in visit.put_off.items():
+            for mail, is_put_off in visit.seen.items():
+                sender, recipient = mail
                 triplet = self._keys.mail(peer, sender, recipient)
-                seen.append((triplet, self._keys.mail(network, sender, recipient), is_put_off))
-            for triplet, pair, _ in seen:
-                self._envelope_seen(triplet, pair, visit)
+                pair = self._keys.mail(network, sender, recipient)
+                seen.append((triplet, pair, is_put_off))
+                how = Return.INSIDE_TLS if mail in visit.first_seen_inside else Return.CLEAR
+                self._envelope_seen(triplet, pair, how, visit)
         of_peer = self._by_peer.get(peer)
         if of_peer is not None:
             for thing in tuple(of_peer):
@@ -135,7 +152,7 @@ class Returns:
             if is_put_off:
                 self._put_off(_Thing(triplet, After.PUT_OFF, peer, pair, visit), visit, latest)
         after = _STARTTLS.get(visit.starttls)
-        if after is not None:
+        if after is not None and after in self.pending:
             key = self._keys.starttls(peer, after)
             self._put_off(_Thing(key, after, peer, None, visit), visit, latest)
 
@@ -154,12 +171,12 @@ class Returns:
                 self._give_up(thing, GivenUp.IN_DOUBT)
         self._things.clear()
 
-    def _envelope_seen(self, triplet: Key, pair: Key, visit: Visit) -> None:
-        """A sender and recipient in clear. What the same address left is no longer pending when its turn as
-        the network's comes."""
+    def _envelope_seen(self, triplet: Key, pair: Key, how: Return, visit: Visit) -> None:
+        """A sender and recipient. `how`: it came again, if the same address left it; what that left is no
+        longer pending when its turn as the network's comes."""
         of_address, of_network = self._things.get(triplet), self._by_pair.get(pair)
         if of_address is not None:
-            self._came_again(of_address, Return.CLEAR, visit)
+            self._came_again(of_address, how, visit)
         if of_network is not None:
             self._came_again(of_network, Return.OTHER_ADDRESS, visit)
 
@@ -215,11 +232,11 @@ class Returns:
         """Its return may be in the session that put it off, or in one whose record overtook that."""
         if thing.after is After.PUT_OFF:
             # Those in clear had other recipients, or this one: records are not kept to tell.
-            if visit.recipients_in_doubt or max(latest.clear_ns, latest.doubt_ns) > visit.ended_ns:
+            if visit.recipients_in_doubt or max(latest.mail_ns, latest.doubt_ns) > visit.ended_ns:
                 self._give_up(thing, GivenUp.IN_DOUBT)
             elif latest.dark_ns > visit.ended_ns:
                 self._settle(thing, Return.DARK)
-        elif visit.mail_in_clear or latest.clear_ns > visit.ended_ns:
+        elif visit.mail_in_clear or latest.mail_ns > visit.ended_ns:
             self._settle(thing, Return.CLEAR)
         elif visit.mail_in_doubt or latest.doubt_ns > visit.ended_ns:
             self._give_up(thing, GivenUp.IN_DOUBT)

@@ -149,7 +149,7 @@ class TlsNeeds:
 
     def _went_away(self, peer: Key, visit: Visit, latest: Latest) -> None:
         # Its record may have been overtaken by that of a later visit.
-        if latest.clear_ns > visit.ended_ns:
+        if latest.mail_ns > visit.ended_ns:
             self._has_shown(peer, TlsNeed.FALLS_BACK)
         elif latest.doubt_ns <= visit.ended_ns:
             self._away.setdefault(peer, _Away(visit.began_ns, visit.ended_ns))

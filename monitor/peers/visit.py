@@ -8,6 +8,8 @@ from monitor.sessions.record import (
     Envelope,
     Recipient,
     SessionRecord,
+    Tapped,
+    TapResult,
     Transaction,
     epoch_us,
 )
@@ -18,6 +20,14 @@ _WITHOUT_RECIPIENTS: Final = frozenset({Envelope.HIDDEN, Envelope.NONE})
 _NONE: Final = Envelope.NONE
 _UNKNOWN: Final = Envelope.UNKNOWN
 _STARTTLS: Final = Channel.STARTTLS
+_SEEN_IN_PART: Final = frozenset({TapResult.PARTIAL, TapResult.UNSURE})
+_MISSED: Final = TapResult.MISSED
+_NOTHING_INSIDE: Final = Tapped(TapResult.WHOLE)
+_NOTHING_SEEN: Final = Tapped(TapResult.MISSED)
+
+Mail = tuple[str, str]
+"""Sender and recipient."""
+_NONE_INSIDE: Final[frozenset[Mail]] = frozenset()
 
 
 class Visit:
@@ -27,17 +37,21 @@ class Visit:
         "began_ns",
         "ended_ns",
         "ended_without_mail",
+        "first_seen_inside",
         "ip",
         "is_dark",
         "is_hidden_by_starttls",
         "mail_in_clear",
         "mail_in_doubt",
-        "put_off",
+        "mail_seen",
         "recipients_in_doubt",
+        "seen",
         "starttls",
     )
 
-    def __init__(self, record: SessionRecord) -> None:
+    def __init__(self, record: SessionRecord, *, is_tapped: bool = False) -> None:
+        """As it looks to who reads the stream, whatever a tap may have told. `is_tapped`: as it looks to the
+        mail server, as far as its tap tells."""
         envelope = record.envelope
         is_dark = envelope in _HIDDEN
         mail_in_clear = bool(record.transactions) or envelope in _WITH_MAIL
@@ -49,21 +63,36 @@ class Visit:
         """The last packet."""
         self.starttls: Final = record.starttls.outcome
         self.mail_in_clear: Final = mail_in_clear
-        self.is_dark: Final = is_dark
-        """Encryption hid what it carried, all or the rest."""
+        self.mail_seen = mail_in_clear
+        """With a MAIL in clear, or that a tap saw."""
+        self.is_dark = is_dark
+        """Encryption hid what it carried, all or the rest; from the tap, too."""
         self.is_hidden_by_starttls: Final = is_dark and record.channel is _STARTTLS
         self.ended_without_mail: Final = envelope is _NONE and not mail_in_clear
         """In clear to its end, and no MAIL."""
         self.mail_in_doubt: Final = envelope is _UNKNOWN and not mail_in_clear
         """Whether it sent a MAIL in clear, or came to encryption, was not captured."""
-        self.recipients_in_doubt: Final = _has_gaps_in_its_recipients(record)
-        """It may have had more recipients in clear than the record lists."""
-        self.put_off: Final = _put_off(record.transactions)
-        """Each sender and recipient seen in clear, and whether the last answer to it in the session was
-        4xx."""
+        self.recipients_in_doubt = _has_gaps_in_its_recipients(record)
+        """It may have had more recipients than the record lists, where they are not hidden."""
+        self.seen = _put_off(record.transactions)
+        """Each sender and recipient that is seen, and whether it was put off: the last answer to it in the
+        session was 4xx (and inside TLS, as it looks to the mail server)."""
+        self.first_seen_inside = _NONE_INSIDE
+        """Of these, those that were not seen in clear before."""
+        if is_tapped:
+            self._look_inside(record.tapped or (_NOTHING_SEEN if is_dark else _NOTHING_INSIDE))
+
+    def _look_inside(self, tapped: Tapped) -> None:
+        """What comes inside TLS comes after all that is in clear."""
+        inside = _put_off(tapped.transactions)
+        self.mail_seen = self.mail_seen or bool(tapped.transactions)
+        self.is_dark = tapped.result is _MISSED
+        self.recipients_in_doubt = self.recipients_in_doubt or tapped.result in _SEEN_IN_PART
+        self.first_seen_inside = frozenset(inside.keys() - self.seen.keys())
+        self.seen = dict.fromkeys(self.seen, False) | inside
 
 
-def _put_off(transactions: tuple[Transaction, ...]) -> dict[tuple[str, str], bool]:
+def _put_off(transactions: tuple[Transaction, ...]) -> dict[Mail, bool]:
     answers = {}
     for transaction in transactions:
         sender = transaction.mail_from

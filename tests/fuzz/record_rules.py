@@ -23,7 +23,7 @@ _UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\
 
 # They live as long as the process, and take whatever comes: small, so that their bounds are reached.
 _TALLY: Final = Tally(PORTS, None)
-_PEERS: Final = Peers(peers_limit=64, things_limit=64)
+_PEERS: Final = Peers(is_tapped=True, peers_limit=64, things_limit=64)
 
 
 def check_record(record: SessionRecord) -> tuple[bytes, dict[str, Any]]:

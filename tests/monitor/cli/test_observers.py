@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from monitor.cli.observers import Observers, SiteOptions
 from monitor.cli.parameters import Countries
+from monitor.peers import After, Peers, Return
 from monitor.sessions.record import epoch_us
 from monitor.sessions.table import SessionTable
 from tests.capture_truth import CAPTURES
@@ -189,7 +190,46 @@ def test_a_mismatch_is_counted_and_named_by_nothing_but_the_community_id(
     assert record.client.ip not in warning
 
 
+def test_what_postgrey_puts_off_inside_tls_is_seen_to_come_again_inside_tls() -> None:
+    """Real packets; what was inside is told by the client that said it."""
+    observers = Observers(SITE_OPTIONS, is_tapped=True)
+    assert observers.tapped is not None
+    segments = segments_of("greylist_postgrey")
+    record_of = {(one.client.ip, one.client.port): one for one in frozen_records(segments)}
+    truth = json.loads((CAPTURES / "greylist_postgrey.truth.json").read_text())
+    inside = [one for one in truth["sessions"] if one["starttls"]["handshake"] == "ok"]
+    assert [one["transactions"][0]["rcpts"][0]["code"] for one in inside] == [450, 250]
+    for session in inside:
+        record = record_of[tuple(session["client"])]
+        begin_ns = (epoch_us(record.start) + epoch_us(record.end)) // 2 * 1_000
+        kernel = Kernel(flow=flow_from(record), at_ns=begin_ns, step_ns=1_000).begin()
+        for event in kernel.say(spoken(_said(session["transactions"]))).end().events:
+            observers.tapped.event(event)
+    table = SessionTable(SITE_OPTIONS.ports, observers.site, observers.record)
+    for segment in segments:
+        table.segment(segment)
+    table.close_all()
+    assert observers.tally.snapshot().tapped_sessions["25", "whole"] == len(inside)
+    tapped = observers.peers.tapped_returns
+    assert tapped is not None
+    assert tapped.put_off[After.PUT_OFF] == tapped.returns[After.PUT_OFF, Return.INSIDE_TLS] == 1
+    in_clear = Peers()
+    for record in record_of.values():
+        in_clear.record(record)
+    assert observers.peers.returns == in_clear.returns
+
+
+def _said(transactions: list[dict[str, Any]]) -> str:
+    lines = ["C: EHLO client.test", "S: 250 ok"]
+    for mail in transactions:
+        lines += [f"C: {mail['mail_line']}", f"S: {mail['mail_code']} ok"]
+        for recipient in mail["rcpts"]:
+            lines += [f"C: RCPT TO:<{recipient['to']}>", f"S: {recipient['code']} told"]
+    return "\n".join([*lines, "C: QUIT", "S: 221 bye"])
+
+
 def test_without_a_tap_nobody_looks_inside() -> None:
     observers = Observers(SITE_OPTIONS)
     assert observers.tapped is None
     assert observers.site.tapped is None
+    assert observers.peers.tapped_returns is None

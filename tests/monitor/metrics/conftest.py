@@ -44,19 +44,21 @@ class GivenTable:
     strays: int = 0
 
 
+OPTIONS = SiteOptions(
+    ports=frozenset((25, 465, 587)),
+    local_network=(),
+    tls_ends="server",
+    geoip=(),
+    countries=Countries(0),
+    simulate=("greylite", "postgrey"),
+    simulate_state=None,
+    simulate_delay=None,
+)
+
+
 @pytest.fixture
 def observers() -> Iterator[Observers]:
-    options = SiteOptions(
-        ports=frozenset((25, 465, 587)),
-        local_network=(),
-        tls_ends="server",
-        geoip=(),
-        countries=Countries(0),
-        simulate=("greylite", "postgrey"),
-        simulate_state=None,
-        simulate_delay=None,
-    )
-    observers = Observers(options)
+    observers = Observers(OPTIONS)
     yield observers
     observers.close()
 

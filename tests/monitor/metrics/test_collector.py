@@ -22,8 +22,16 @@ from monitor.metrics.families import FAMILIES, SESSIONS, Kind
 from monitor.metrics.labels import TLS_VERSIONS
 from monitor.metrics.lag import Lag
 from monitor.metrics.tally import Tally
-from monitor.sessions.record import Channel, Direction, Envelope, SessionRecord
-from tests.monitor.metrics.conftest import GivenProbe, GivenTable
+from monitor.sessions.record import (
+    Channel,
+    Direction,
+    Endpoint,
+    Envelope,
+    SessionRecord,
+    Tapped,
+    TapResult,
+)
+from tests.monitor.metrics.conftest import OPTIONS, GivenProbe, GivenTable
 
 MakeRecord = Callable[..., SessionRecord]
 
@@ -108,6 +116,36 @@ def test_the_tap_is_told_of_where_one_runs(observers: Observers, probe: GivenPro
         b"smtp_monitor_tls_tap_events_lost_total 5.0",
     ]
     assert [line.split()[1] for line in told(None)] == [b"0.0", b"0.0", b"0.0"]
+
+
+def test_what_is_put_off_inside_tls_is_exposed_where_a_tap_runs(
+    probe: GivenProbe, make_record: MakeRecord
+) -> None:
+    def told(observers: Observers) -> dict[bytes, bytes]:
+        collector = MonitorCollector(observers, probe, GivenTable(), Lag())
+        lines = re.findall(rb"^smtp_tapped_returns_.* .*$", exposition(collector), flags=re.M)
+        return dict(line.rsplit(b" ", 1) for line in lines)
+
+    def later(hours: int, **changes: object) -> SessionRecord:
+        at = f"2026-11-22T{12 + hours}"
+        return make_record("tapped", start=f"{at}:00:00.123456Z", end=f"{at}:00:00.543456Z", **changes)
+
+    with_a_tap, without = (Observers(OPTIONS, is_tapped=is_tapped) for is_tapped in (True, False))
+    at_zero = told(with_a_tap)
+    assert len(at_zero) == 5 + 2 + 1
+    assert set(at_zero.values()) == {b"0.0"}
+    for record in (later(0), later(1), later(2, client=Endpoint("198.51.100.1", 40_000))):
+        with_a_tap.record(record)
+        without.record(record)
+    unsure = later(3, client=Endpoint("198.51.100.1", 40_000), tapped=Tapped(TapResult.UNSURE))
+    with_a_tap.record(unsure)
+    with_a_tap.record(later(4, client=Endpoint("203.0.113.1", 40_000)))
+    assert told(with_a_tap) == at_zero | {
+        b'smtp_tapped_returns_total{return="inside_tls"}': b"1.0",
+        b'smtp_tapped_returns_unknown_total{reason="in_doubt"}': b"1.0",
+        b"smtp_tapped_returns_pending": b"1.0",
+    }
+    assert told(without) == at_zero
 
 
 def test_no_address_or_name_is_ever_exposed(

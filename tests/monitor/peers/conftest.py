@@ -15,6 +15,12 @@ def diary(make_record: MakeRecord) -> Diary:
 
 
 @pytest.fixture
+def tapped_diary(make_record: MakeRecord) -> Diary:
+    """One where a tap runs."""
+    return Diary(make_record, is_tapped=True)
+
+
+@pytest.fixture
 def make_diary(make_record: MakeRecord) -> MakeDiary:
     """`make_diary(things_limit=3)`: one whose `Peers` has these limits."""
     return lambda **limits: Diary(make_record, **limits)

@@ -1,15 +1,17 @@
 """Sessions in a line each -> records, told to a `Peers` in the order of the lines.
 
-    WHEN PEER STARTTLS [MAIL ...] [FLAG ...]
+    WHEN PEER STARTTLS [MAIL ...] [FLAG ...] [TAP [MAIL ...]]
 
     0s      192.0.2.1  unused       a>b:450        a RCPT answered 450
     6m      192.0.2.1  unused       a>b:250/451    accepted, and then the message answered 451
     1h-2h   192.0.2.1  established                 from one hour to two hours
     2d1us   192.0.2.1  refused
+    0s      192.0.2.1  established  whole a>b:450  a tap saw that inside TLS
 
 WHEN counts from noon; a session without an end lasts a second. STARTTLS is the outcome. The envelope follows
 from these, but for the flags: `tls` encrypted from the first byte, `lost` nothing of it is known, `open` its
 end was not captured, `gap` captured with a gap, `overflow` too long for its lists, and the directions.
+TAP is the result of a tap; each MAIL behind it was inside TLS.
 """
 
 import re
@@ -20,7 +22,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from monitor.anomalies import Anomaly
-from monitor.peers import Peers
+from monitor.peers import Peers, Returns
 from monitor.sessions.record import (
     Capture,
     Channel,
@@ -32,6 +34,8 @@ from monitor.sessions.record import (
     SessionRecord,
     Starttls,
     StarttlsOutcome,
+    Tapped,
+    TapResult,
     Transaction,
     TransactionOutcome,
 )
@@ -39,6 +43,7 @@ from monitor.sessions.record import (
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 _UNITS = {"d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000, "us": 1}
 _FLAGS = {"tls", "lost", "open", "gap", "overflow", *Direction}
+_TAP_RESULTS = set(TapResult)
 _INCOMPLETE = Capture(complete=False, gap_bytes=10, midstream=False, truncated=False)
 _MAIL = re.compile(r"(\S*)>(\S*):(\d+|-)(?:/(\d+|-))?")
 
@@ -46,7 +51,7 @@ MakeRecord = Callable[..., SessionRecord]
 
 
 class Diary:
-    def __init__(self, make_record: MakeRecord, **limits: int) -> None:
+    def __init__(self, make_record: MakeRecord, **limits: Any) -> None:
         self._make_record = make_record
         self.peers = Peers(**limits)
 
@@ -59,7 +64,9 @@ class Diary:
         return self
 
     def record(self, line: str) -> SessionRecord:
-        when, peer, outcome, *rest = line.split()
+        when, peer, outcome, *words = line.split()
+        of_tap = next((place for place, word in enumerate(words) if word in _TAP_RESULTS), len(words))
+        rest, inside = words[:of_tap], words[of_tap:]
         begin, _, end = when.partition("-")
         flags = set(rest) & _FLAGS
         mails = [_transaction(word) for word in rest if word not in _FLAGS]
@@ -73,6 +80,7 @@ class Diary:
             "starttls": Starttls(None, 0, codes.get(outcome, ()), StarttlsOutcome(outcome)),
             "transactions": tuple(mails),
             "auth": (),
+            "tapped": _tapped(*inside) if inside else None,
             "channel": Channel.CLEARTEXT,
             "envelope": Envelope.VISIBLE if mails else Envelope.NONE,
         }
@@ -98,16 +106,30 @@ class Diary:
     @property
     def returns(self) -> dict[str, int]:
         """All that is not zero, and what is given up, as `put_off clear`."""
-        counted = {f"{after} {how}": count for (after, how), count in self.peers.returns.items()}
-        counted |= {f"{after} {why}": count for (after, why), count in self.peers.given_up.items()}
-        counted |= {f"{after} pending": count for after, count in self.peers.pending.items()}
-        return {name: count for name, count in counted.items() if count}
+        return _counted(self.peers)
+
+    @property
+    def tapped_returns(self) -> dict[str, int]:
+        """The same of what was put off inside TLS."""
+        assert self.peers.tapped_returns is not None
+        return _counted(self.peers.tapped_returns)
 
     @property
     def needs(self) -> dict[str, tuple[int, int]]:
         """Peers and their hidden sessions, of each need that any peer has."""
         peers, dark = self.peers.peers, self.peers.dark_sessions
         return {str(need): (peers[need,], dark[need,]) for (need,) in peers if peers[need,] or dark[need,]}
+
+
+def _counted(source: Peers | Returns) -> dict[str, int]:
+    counted = {f"{after} {how}": count for (after, how), count in source.returns.items()}
+    counted |= {f"{after} {why}": count for (after, why), count in source.given_up.items()}
+    counted |= {f"{after} pending": count for after, count in source.pending.items()}
+    return {name: count for name, count in counted.items() if count}
+
+
+def _tapped(result: str, *mails: str) -> Tapped:
+    return Tapped(TapResult(result), tuple(map(_transaction, mails)))
 
 
 def moment(after_noon: str) -> datetime:

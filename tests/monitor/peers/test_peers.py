@@ -31,7 +31,7 @@ def test_ticks_before_the_first_record_do_nothing(diary: Diary) -> None:
     assert not diary.tell("tick 1h").tell("tick 0s").tell("tick 9d").returns
 
 
-def _texts_within(root: object) -> set[str | bytes]:
+def texts_within(root: object) -> set[str | bytes]:
     """Every string that can be reached from there, but for what programs are made of."""
     seen, found, waiting = {id(root)}, set(), [root]
     while waiting:
@@ -50,7 +50,7 @@ def test_no_address_and_no_envelope_stays_in_memory(diary: Diary) -> None:
     diary.tell("1s 203.0.113.78 refused").tell("2s 203.0.113.79 established").tell(
         "3s 203.0.113.80 unknown lost"
     )
-    texts = _texts_within(diary.peers)
+    texts = texts_within(diary.peers)
     assert "starttls_refused" in texts  # it does look into them
     assert sum(isinstance(text, bytes) and len(text) == 8 for text in texts) >= 5
     for text in texts:
@@ -60,7 +60,7 @@ def test_no_address_and_no_envelope_stays_in_memory(diary: Diary) -> None:
 
 
 def test_equal_things_have_other_keys_in_another_process(make_diary: MakeDiary) -> None:
-    one, other = (_texts_within(make_diary().tell("0s 192.0.2.1 refused").peers) for _ in range(2))
+    one, other = (texts_within(make_diary().tell("0s 192.0.2.1 refused").peers) for _ in range(2))
     keys = {text for text in one if isinstance(text, bytes) and len(text) == 8}
     assert keys
     assert not keys & other
