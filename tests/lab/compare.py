@@ -55,6 +55,23 @@ def differences(record: Record, truth: SessionTruth) -> list[str]:
     return found.lines
 
 
+def differences_inside(record: Record, truth: SessionTruth, *, result: str = "whole") -> list[str]:
+    """The same of what went on inside TLS, where a tap ran."""
+    found = _Differences(truth.witness)
+    tapped = record["tapped"]
+    if truth.inside is None:
+        found.compare("tapped", [tapped], [None])
+    elif tapped is None:
+        found.add("tapped", None, truth.inside)
+    else:
+        found.compare("tapped.result", tapped["result"], result)
+        seen_auth = [(auth["mechanism"], auth["code"]) for auth in tapped["auth"]]
+        true_auth = [(mechanism, _code(code)) for mechanism, code in truth.inside.auth]
+        found.compare("tapped.auth", seen_auth, true_auth)
+        _compare_transactions(found, tapped["transactions"], truth.inside.transactions, "tapped.transactions")
+    return found.lines
+
+
 def unmatched(
     records: Iterable[Record], truths: Iterable[SessionTruth]
 ) -> tuple[list[tuple[Record, SessionTruth]], list[str]]:
@@ -122,11 +139,14 @@ def _compare_tls(found: _Differences, tls: Record | None, truth: SessionTruth) -
 
 
 def _compare_transactions(
-    found: _Differences, seen: Sequence[Record], true: Sequence[TransactionTruth]
+    found: _Differences,
+    seen: Sequence[Record],
+    true: Sequence[TransactionTruth],
+    name: str = "transactions",
 ) -> None:
-    found.compare("number of transactions", len(seen), len(true))
+    found.compare(f"number of {name}", len(seen), len(true))
     for number, (record, truth) in enumerate(zip(seen, true, strict=False)):
-        what = f"transactions[{number}]"
+        what = f"{name}[{number}]"
         found.compare(f"{what}.mail_from", record["mail_from"], truth.mail_from)
         found.compare(f"{what}.outcome", record["outcome"], truth.outcome)
         if truth.mail_code is not None:

@@ -41,6 +41,7 @@ daemon_smtp_ports = 25 : 465
 tls_on_connect_ports = 465
 queue_only = true
 tls_advertise_hosts = *
+tls_resumption_hosts = *
 tls_certificate = /etc/server.pem
 tls_privatekey = /etc/server.key
 auth_advertise_hosts = *

@@ -49,7 +49,9 @@ NO_TLS_FACE: Final = Face("notls", 2, 25, ("smtpd_tls_security_level=none",))
 BROKEN_KEY: Final = Face("brokenkey", 3, 25, ("smtpd_tls_chain_files=$config_directory/mismatch.pem",))
 CLEAR_AUTH: Final = Face("clearauth", 4, 25, (*_SASL, "smtpd_tls_auth_only=no"))
 PROXIED: Final = Face("proxied", 5, 25, ("smtpd_upstream_proxy_protocol=haproxy",))
-IMPATIENT: Final = Face("impatient", 6, 25, ("smtpd_timeout=2s", "smtpd_hard_error_limit=3"))
+IMPATIENT: Final = Face(
+    "impatient", 6, 25, ("smtpd_timeout=2s", "smtpd_starttls_timeout=2s", "smtpd_hard_error_limit=3")
+)
 FACES: Final = (MX, SUBMISSION, SMTPS, NO_TLS_FACE, BROKEN_KEY, CLEAR_AUTH, PROXIED, IMPATIENT)
 
 # Everything unchrooted: a chroot would need a copy of the resolver's and OpenSSL's files.

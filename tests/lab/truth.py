@@ -40,6 +40,15 @@ class TransactionTruth:
 
 
 @dataclass(frozen=True, slots=True)
+class InsideTruth:
+    """What went on inside TLS."""
+
+    transactions: tuple[TransactionTruth, ...] = ()
+    auth: tuple[tuple[str, int | None], ...] = ()
+    """Mechanisms and final codes."""
+
+
+@dataclass(frozen=True, slots=True)
 class MessageTruth:
     """A message that was accepted: its sender, and the recipients that it was accepted for."""
 
@@ -72,6 +81,8 @@ class SessionTruth:
     """Mechanisms and final codes: in clear."""
     transactions: tuple[TransactionTruth, ...] | None = None
     """Those in clear."""
+    inside: InsideTruth | None = None
+    """Only a tap of the server's TLS library can tell of it: see `compare.differences_inside`."""
     messages: tuple[MessageTruth, ...] | None = None
     """Those accepted in clear, in order: for a log that doesn't list every command."""
     refused_recipients: Counter[tuple[str, int]] | None = None
