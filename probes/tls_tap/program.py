@@ -68,6 +68,7 @@ HOOKS: Final = {
     "gnutls_record_recv": Hook("enter_call", "leave_read"),
     "gnutls_record_send": Hook("enter_call", "leave_write"),
     "gnutls_record_send2": Hook("enter_call", "leave_write"),
+    "gnutls_record_uncork": Hook("enter_uncork", "leave_uncork"),
     "gnutls_deinit": Hook("on_free"),
 }
 _TURNS: Final = ("go_on_with_commands", "go_on_with_replies")

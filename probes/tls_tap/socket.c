@@ -21,6 +21,7 @@ struct call {
     u32 total, position;  /* of the bytes at `buffer`: how many, and how many are done with */
     s32 success;          /* what a handshake that succeeded returns */
     bool is_mixed;        /* more than one socket was read */
+    bool is_uncorking;    /* what is written within it is known already */
 };
 
 BPF_TABLE("lru_hash", u64, struct call, calls, CALLS);           /* by thread */

@@ -16,6 +16,7 @@
  *
  *   enter_handshake_*, leave_handshake   SSL_do_handshake, SSL_accept; gnutls_handshake
  *   enter_call, leave_read, leave_write  SSL_read, SSL_write; gnutls_record_recv, gnutls_record_send, ..._send2
+ *   enter_uncork, leave_uncork           gnutls_record_uncork
  *   enter_call_ex, the same two          SSL_read_ex, SSL_write_ex, which say in the fourth argument how many bytes
  *   on_free                              SSL_free; gnutls_deinit
  *
@@ -71,10 +72,34 @@ static inline bool is_server()
     return servers.lookup(&process);
 }
 
+static inline bool is_uncorking()
+{
+    u64 thread = bpf_get_current_pid_tgid();
+    struct call *call = calls.lookup(&thread);
+    return call && call->is_uncorking;
+}
+
 int enter_call(void *context)
 {
-    if (is_server())
+    if (is_server() && !is_uncorking())
         enter(context, 0, 0);
+    return 0;
+}
+
+/* Hands to gnutls_record_send what that was given before, while the session was corked, and took at once: it was told then. */
+int enter_uncork(void *context)
+{
+    u64 thread = bpf_get_current_pid_tgid();
+    struct call call = {.is_uncorking = true};
+    if (is_server())
+        calls.update(&thread, &call);
+    return 0;
+}
+
+int leave_uncork(void *context)
+{
+    u64 thread = bpf_get_current_pid_tgid();
+    calls.delete(&thread);
     return 0;
 }
 
@@ -143,7 +168,7 @@ int leave_write(void *context)
 {
     u64 thread = bpf_get_current_pid_tgid();
     struct call *call = calls.lookup(&thread);
-    if (!call)
+    if (!call || call->is_uncorking)
         return 0;
     struct session session = session_of(call->session);
     struct stream *stream = streams.lookup(&session);
