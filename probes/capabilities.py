@@ -104,10 +104,10 @@ def keep_only(kept: Iterable[int], *, for_programs: bool = False) -> None:
 
 
 @contextmanager
-def none_in_effect() -> Iterator[None]:
-    """To find out what can be done without."""
+def only_in_effect(*kept: Capability) -> Iterator[None]:
+    """To find out what can be done without the others."""
     before, may, passed_on = in_effect(), permitted(), _read("inheritable")
-    _write(frozenset(), may, passed_on)
+    _write(frozenset(kept) & may, may, passed_on)
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from probes.capabilities import Capability, Needs
+from probes.capabilities import Capability, Needs, only_in_effect
 from probes.ebpf.loading import load
 from probes.ebpf.ring import Ring
 from probes.probe import ProbeUnavailable
@@ -36,14 +36,10 @@ from probes.tls_tap.program import (
     build,
 )
 from probes.tls_tap.servers import mail_servers
-from probes.tls_tap.tracing import at_tracepoint, this_machine, tracepoint
+from probes.tls_tap.tracing import at_function, at_tracepoint, this_machine, tracepoint
 
-NEEDS: Final = Needs(
-    # To look into other users' processes, to open what only they may, and to attach.
-    frozenset({Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH, Capability.PERFMON}),
-    system_calls=("perf_event_open", "openat2"),
-)
-"""Once it is made."""
+_LOOKING: Final = frozenset({Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH})
+"""To look into other users' processes, and to open what only they may."""
 
 _NEWS_LINES: Final = 100
 
@@ -76,6 +72,10 @@ class Keeper:
             raise ProbeUnavailable(
                 f"the TLS tap can't be attached ({error.strerror})", "see `smtp-horizon doctor`"
             ) from None
+        self.needs: Final = Needs(
+            _LOOKING | {self._what_attaches()}, system_calls=("perf_event_open", "openat2")
+        )
+        """From now on."""
         self._out_of_reach: set[str] = set()
         self._said: list[str] = []
         self._look()
@@ -103,6 +103,16 @@ class Keeper:
                 look_at = time.monotonic() + LOOK_EVERY_SECONDS
             if self._said or len(self._attachments) != before:
                 connection.send(msgspec.json.encode(self._news()))
+
+    def _what_attaches(self) -> Capability:
+        """Tried, not guessed: stable kernels have taken the change of 6.16, which asks for more."""
+        with only_in_effect(*_LOOKING, Capability.PERFMON):
+            try:
+                # Nobody runs this file.
+                at_function(next(iter(self._programs.values())), __file__, 0, at_return=False).close()
+            except PermissionError:
+                return Capability.SYS_ADMIN
+        return Capability.PERFMON
 
     def _look(self) -> None:
         """For servers, and what they have mapped, or would."""
