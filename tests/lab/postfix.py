@@ -132,6 +132,13 @@ class Postfix(MailServer):
         self._passwords: PasswordServer | None = None
 
     def _launch(self) -> subprocess.Popen[bytes]:
+        configuration = self.folder / "etc"
+        if not configuration.exists():  # else it was stopped, and is started again
+            self._configure()
+        self._passwords = PasswordServer(self.folder / "passwords").__enter__()
+        return launch_postfix(self.namespace, configuration)
+
+    def _configure(self) -> None:
         own, other = make_certificate(self.folder), make_certificate(self.folder, "other")
         services = "".join(_service(face, listener) for face in self.faces for listener in face.listeners)
         configuration = prepare_postfix(
@@ -147,8 +154,6 @@ class Postfix(MailServer):
         )
         (configuration / "chain.pem").write_text(own.key.read_text() + own.certificate.read_text())
         (configuration / "mismatch.pem").write_text(other.key.read_text() + own.certificate.read_text())
-        self._passwords = PasswordServer(self.folder / "passwords").__enter__()
-        return launch_postfix(self.namespace, configuration)
 
     def stop(self) -> None:
         super().stop()
