@@ -32,13 +32,8 @@ def why_unavailable() -> ProbeUnavailable | None:
 
     Whether a BPF program loads is the eBPF probe's to say.
     """
-    if os.stat("/proc/self/ns/pid").st_ino != _INITIAL_PID_NAMESPACE:
-        return ProbeUnavailable(
-            "the kernel names processes by other numbers than this container does",
-            "docker run --pid=host ...",
-        )
-    if lacking := _lacking():
-        return ProbeUnavailable(f"no privilege: {' and '.join(lacking)} missing", _AS_ROOT)
+    if (reason := why_out_of_the_question()) is not None:
+        return reason
     if not _UPROBES.exists():
         return ProbeUnavailable("this kernel has no uprobes", "a kernel with CONFIG_UPROBE_EVENTS=y")
     if not any(os.path.exists(folder / _TRACEPOINT) for folder in _TRACEFS):
@@ -51,6 +46,18 @@ def why_unavailable() -> ProbeUnavailable | None:
         return ProbeUnavailable("no privilege: this kernel wants CAP_SYS_ADMIN for uprobes", _AS_ROOT)
     except OSError as error:
         return ProbeUnavailable(f"the kernel sets no uprobe: {error.strerror}", _AS_ROOT)
+    return None
+
+
+def why_out_of_the_question() -> ProbeUnavailable | None:
+    """Found without trying."""
+    if os.stat("/proc/self/ns/pid").st_ino != _INITIAL_PID_NAMESPACE:
+        return ProbeUnavailable(
+            "the kernel names processes by other numbers than this container does",
+            "docker run --pid=host ...",
+        )
+    if lacking := _lacking():
+        return ProbeUnavailable(f"no privilege: {' and '.join(lacking)} missing", _AS_ROOT)
     return None
 
 

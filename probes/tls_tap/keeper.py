@@ -24,6 +24,7 @@ from probes.ebpf.loading import load
 from probes.ebpf.ring import Ring
 from probes.probe import ProbeUnavailable
 from probes.tls_tap.attachments import Attachments
+from probes.tls_tap.availability import why_out_of_the_question
 from probes.tls_tap.mapped import libraries_of
 from probes.tls_tap.news import News
 from probes.tls_tap.program import (
@@ -47,7 +48,6 @@ LOOK_EVERY_SECONDS: Final = 60.0
 """For servers and libraries that have come and that the kernel does not tell of: a library that was replaced
 before its server starts anew, or a server that nobody has spoken to. Chosen as it takes 0.2 s where thousands
 of processes are."""
-_INITIAL_PID_NAMESPACE: Final = 0xEFFFFFFC  # linux/proc_ns.h: PROC_PID_INIT_INO
 _ARRIVAL: Final = struct.Struct("=8xI4x")
 """The ring buffer's header of the record, a process, and what fills it up to 8 bytes."""
 
@@ -55,12 +55,8 @@ _ARRIVAL: Final = struct.Struct("=8xI4x")
 class Keeper:
     def __init__(self, ports: frozenset[int]) -> None:
         """Raises ProbeUnavailable."""
-        if os.stat("/proc/self/ns/pid").st_ino != _INITIAL_PID_NAMESPACE:
-            raise ProbeUnavailable(
-                "the TLS tap can't tell which process is which: the kernel counts them otherwise than this"
-                " container does",
-                "run it with the host's processes (docker run --pid=host, hostPID: true)",
-            )
+        if (reason := why_out_of_the_question()) is not None:
+            raise reason
         self._ports = ports
         received = tracepoint(*RECEIVED)
         self._programs, self._maps = load(build(self._ports, this_machine(), received))
