@@ -53,7 +53,7 @@ class _Book:
             self.transactions[-1].end(outcome)
 
     def truth(self) -> InsideTruth:
-        return InsideTruth(self.truths(), tuple(self.auth))
+        return InsideTruth(transactions=self.truths(), auth=tuple(self.auth))
 
     def truths(self) -> tuple[TransactionTruth, ...]:
         return tuple(transaction.truth() for transaction in self.transactions)
@@ -177,7 +177,7 @@ class Chronicle:
             tls_sni=self._sni,
             auth=tuple(self._clear.auth),
             transactions=self._clear.truths(),
-            inside=InsideTruth(self._inside.truths(), tuple(self._inside.auth))
+            inside=InsideTruth(transactions=self._inside.truths(), auth=tuple(self._inside.auth))
             if self._established
             else None,
             client_bytes=self.client_bytes,

@@ -4,7 +4,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tests.lab.truth import ANY_PORT, LOST, NO_TLS, Endpoint, MessageTruth, SessionTruth, TransactionTruth
+from tests.lab.truth import (
+    ANY_PORT,
+    LOST,
+    NO_TLS,
+    Endpoint,
+    InsideTruth,
+    MessageTruth,
+    SessionTruth,
+    TransactionTruth,
+)
 
 Record = dict[str, Any]
 
@@ -32,15 +41,7 @@ def differences(record: Record, truth: SessionTruth) -> list[str]:
         found.compare("helo", seen, [(verb, name, _code(code)) for verb, name, code in truth.helo])
     _compare_starttls(found, record, truth)
     _compare_tls(found, record["tls"], truth)
-    if truth.auth is not None:
-        seen_auth = [(auth["mechanism"], auth["code"]) for auth in record["auth"]]
-        found.compare("auth", seen_auth, [(mechanism, _code(code)) for mechanism, code in truth.auth])
-    if truth.transactions is not None:
-        _compare_transactions(found, record["transactions"], truth.transactions)
-    if truth.messages is not None:
-        found.compare("accepted messages", _messages(record), list(truth.messages))
-    if truth.refused_recipients is not None:
-        found.compare("refused recipients", _refused_recipients(record), dict(truth.refused_recipients))
+    _compare_lists(found, record, truth)
     if truth.commands is not None:
         seen_commands = _commands(record)
         found.compare(
@@ -65,10 +66,7 @@ def differences_inside(record: Record, truth: SessionTruth, *, result: str = "wh
         found.add("tapped", None, truth.inside)
     else:
         found.compare("tapped.result", tapped["result"], result)
-        seen_auth = [(auth["mechanism"], auth["code"]) for auth in tapped["auth"]]
-        true_auth = [(mechanism, _code(code)) for mechanism, code in truth.inside.auth]
-        found.compare("tapped.auth", seen_auth, true_auth)
-        _compare_transactions(found, tapped["transactions"], truth.inside.transactions, "tapped.transactions")
+        _compare_lists(found, tapped, truth.inside, "tapped.")
     return found.lines
 
 
@@ -114,6 +112,22 @@ class _Differences:
             self.add(what, seen, true)
 
 
+def _compare_lists(
+    found: _Differences, record: Record, truth: SessionTruth | InsideTruth, where: str = ""
+) -> None:
+    """AUTHs and transactions, however they are known."""
+    if truth.auth is not None:
+        seen_auth = [(auth["mechanism"], auth["code"]) for auth in record["auth"]]
+        found.compare(f"{where}auth", seen_auth, [(mechanism, _code(code)) for mechanism, code in truth.auth])
+    if truth.transactions is not None:
+        _compare_transactions(found, record["transactions"], truth.transactions, f"{where}transactions")
+    if truth.messages is not None:
+        found.compare(f"{where}accepted messages", _messages(record), list(truth.messages))
+    if truth.refused_recipients is not None:
+        refused = _refused_recipients(record)
+        found.compare(f"{where}refused recipients", refused, dict(truth.refused_recipients))
+
+
 def _compare_starttls(found: _Differences, record: Record, truth: SessionTruth) -> None:
     starttls = record["starttls"]
     found.compare("starttls.offered", starttls["offered"], truth.starttls_offered)
@@ -142,7 +156,7 @@ def _compare_transactions(
     found: _Differences,
     seen: Sequence[Record],
     true: Sequence[TransactionTruth],
-    name: str = "transactions",
+    name: str,
 ) -> None:
     found.compare(f"number of {name}", len(seen), len(true))
     for number, (record, truth) in enumerate(zip(seen, true, strict=False)):

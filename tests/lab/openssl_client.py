@@ -67,7 +67,9 @@ def run_openssl(
         server=server,
         channel="implicit_tls" if is_implicit else "starttls",
         envelope="hidden",
-        inside=InsideTruth((TransactionTruth(sender, mail_code, answered, data, "accepted"),)),
+        inside=InsideTruth(
+            transactions=(TransactionTruth(sender, mail_code, answered, data, "accepted"),), auth=()
+        ),
     )
     return truth, output.is_resumed
 

@@ -13,7 +13,7 @@ from tests.lab.network import Namespace, server_address
 from tests.lab.server import MailServer
 from tests.lab.truth import SessionTruth
 
-NUMBER: Final = 24
+ADDRESS: Final = server_address(24)
 
 
 class PythonServer(MailServer):
@@ -24,14 +24,14 @@ class PythonServer(MailServer):
         namespace: Namespace,
         folder: Path,
         *,
-        number: int = NUMBER,
+        address: str = ADDRESS,
         before: Sequence[str | Path] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`number`: of its address. `before`: what stands before its command, as `unshare ...`."""
+        """`before`: what stands before its command, as `unshare ...`."""
         super().__init__(namespace, folder)
         self.log = folder / "log"
-        self.address = server_address(number)
+        self.address = address
         self.listeners = frozenset(
             (self.address, port) for port in (ssl_server.STARTTLS_PORT, ssl_server.TLS_PORT)
         )

@@ -88,7 +88,7 @@ TRUTH = SessionTruth(
         ),
     ),
     inside=InsideTruth(
-        (
+        transactions=(
             TransactionTruth(
                 "b@client.test",
                 250,
@@ -97,7 +97,9 @@ TRUTH = SessionTruth(
                 "accepted",
             ),
         ),
-        (("PLAIN", 235),),
+        auth=(("PLAIN", 235),),
+        messages=(MessageTruth("b@client.test", frozenset({"user2@example.test"})),),
+        refused_recipients=Counter(),
     ),
     client_bytes=2100,
     server_bytes=640,

@@ -47,6 +47,16 @@ def large_body(size: int) -> bytes:
     return b"Subject: large\r\n\r\n" + _BODY_LINE * (size // len(_BODY_LINE) + 1)
 
 
+def numbered(number: int) -> Words:
+    """One message, told from others of the same two ends by its sender."""
+
+    def words(client: RawClient) -> None:
+        message(client, number=number)
+        client.quit()
+
+    return words
+
+
 def message(client: RawClient, *recipients: str, number: int = 0, text: bytes | None = None) -> None:
     client.mail(sender(client, number))
     for to in recipients or (RECIPIENT,):

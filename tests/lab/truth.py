@@ -40,20 +40,21 @@ class TransactionTruth:
 
 
 @dataclass(frozen=True, slots=True)
-class InsideTruth:
-    """What went on inside TLS."""
-
-    transactions: tuple[TransactionTruth, ...] = ()
-    auth: tuple[tuple[str, int | None], ...] = ()
-    """Mechanisms and final codes."""
-
-
-@dataclass(frozen=True, slots=True)
 class MessageTruth:
     """A message that was accepted: its sender, and the recipients that it was accepted for."""
 
     mail_from: str
     recipients: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InsideTruth:
+    """What went on inside TLS; the fields are those of `SessionTruth`."""
+
+    auth: tuple[tuple[str, int | None], ...] | None = None
+    transactions: tuple[TransactionTruth, ...] | None = None
+    messages: tuple[MessageTruth, ...] | None = None
+    refused_recipients: Counter[tuple[str, int]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.lab import exim, opensmtpd, postfix, scenario, tls_scenario
+from tests.lab import exim, opensmtpd, postfix, python_server, scenario, tls_scenario
 from tests.lab.compare import differences, differences_inside, unmatched
 from tests.lab.laboratory import Laboratory
 from tests.lab.network import client_address, server_address
@@ -53,8 +53,8 @@ IMPATIENT: Final = server_address(postfix.IMPATIENT.number), 25
 EXIM: Final = server_address(exim.NUMBER), 25
 EXIM_SMTPS: Final = server_address(exim.NUMBER), 465
 OPENSMTPD: Final = server_address(opensmtpd.NUMBER), 25
-PYTHON: Final = server_address(24), 25
-PYTHON_SMTPS: Final = server_address(24), 465
+PYTHON: Final = python_server.ADDRESS, 25
+PYTHON_SMTPS: Final = python_server.ADDRESS, 465
 
 WORDS: Final = {
     MX: (*GREETED, *VANISHING, *UNGREETED),
@@ -255,6 +255,7 @@ def test_whatever_is_not_seen_to_its_end_is_partial_and_its_outcome_unknown(run:
     assert len(pairs) == 20
     for record, told in pairs:
         assert told.truth.inside is not None
+        assert told.truth.inside.transactions is not None
         unknown = tuple(replace(one, outcome="unknown") for one in told.truth.inside.transactions)
         truth = replace(told.truth, inside=replace(told.truth.inside, transactions=unknown))
         assert not differences_inside(record, truth, result="partial"), told.kind
