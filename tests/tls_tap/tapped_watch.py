@@ -20,6 +20,8 @@ Record = dict[str, Any]
 
 
 class TappedWatch(Watch):
+    start_seconds = 60.0  # its programs are compiled and verified
+
     def __init__(
         self,
         namespace: Namespace,

@@ -66,6 +66,7 @@ def assert_whole(record: Record, truth: SessionTruth) -> None:
 def assert_not_wrong(record: Record, truth: SessionTruth) -> str:
     """What is listed is what was; whole or not. The result."""
     assert truth.inside is not None
+    assert truth.inside.transactions is not None
     tapped = record["tapped"]
     senders = [transaction["mail_from"] for transaction in tapped["transactions"]]
     assert senders in ([], [transaction.mail_from for transaction in truth.inside.transactions])
