@@ -21,6 +21,7 @@ struct call {
     u32 total, position;  /* of the bytes at `buffer`: how many, and how many are done with */
     s32 success;          /* what a handshake that succeeded returns */
     bool is_mixed;        /* more than one socket was read */
+    bool is_elsewhere;    /* a socket was read that is no mail server's: a client's, say */
     bool is_uncorking;    /* what is written within it is known already */
 };
 
@@ -42,15 +43,20 @@ static inline void see_server(u32 process)
 int on_receive(void *context)
 {
     struct socket socket = {};
+    u64 thread = bpf_get_current_pid_tgid();
+    struct call *call = calls.lookup(&thread);
     socket.server_port = *(u16 *)(context + SPORT_AT);
-    if (!is_watched(socket.server_port))
+    if (!is_watched(socket.server_port)) {
+        if (call)
+            call->is_elsewhere = true;
+        else if (received.lookup(&thread))
+            received.delete(&thread);
         return 0;
+    }
     socket.client_port = *(u16 *)(context + DPORT_AT);
     socket.cookie = *(u64 *)(context + COOKIE_AT);
     bpf_probe_read_kernel(socket.server, 16, context + SADDR_V6_AT);
     bpf_probe_read_kernel(socket.client, 16, context + DADDR_V6_AT);
-    u64 thread = bpf_get_current_pid_tgid();
-    struct call *call = calls.lookup(&thread);
     if (call) {
         if (call->socket.cookie && call->socket.cookie != socket.cookie)
             call->is_mixed = true;

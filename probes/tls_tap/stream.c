@@ -72,6 +72,12 @@ static inline struct stream *settle(struct call *call, u64 thread, bool in_hands
     struct stream *stream = streams.lookup(&session);
     struct socket *socket = call->socket.cookie ? &call->socket : 0;
     bool is_fed = false;
+    if (!socket && call->is_elsewhere) {
+        /* A server that is a client meanwhile, and speaks TLS there, too. What it read before was not for this. */
+        received.delete(&thread);
+        streams.delete(&session);
+        return 0;
+    }
     if (!socket) {
         socket = received.lookup(&thread);
         is_fed = true;
