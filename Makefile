@@ -50,7 +50,7 @@ thorough: setup lab ## what takes long and guards something narrow: replays, ben
 faults: setup lab ## break what watch stands on (links, clock, disks, processes), and overload it; as root
 	$(BIN)/pytest -q -m live tests/faults
 
-endurance: setup lab ## 5,000 real sessions, and six hours of packets in minutes, through the pyshark probe
+endurance: setup lab ## 5,000 real sessions, 5,000 inside TLS, and six hours of packets in minutes, through the pyshark probe
 	$(BIN)/pytest -q -m endurance tests/endurance
 
 floods: setup ## a million SYNs, a line of a gigabyte and their kin: memory bounded, ordinary sessions right

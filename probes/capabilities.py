@@ -104,10 +104,10 @@ def keep_only(kept: Iterable[int], *, for_programs: bool = False) -> None:
 
 
 @contextmanager
-def none_in_effect(*, but: int | None = None) -> Iterator[None]:
-    """To find out what can be done without. `but`: one that stays, if it is there."""
+def only_in_effect(*kept: int) -> Iterator[None]:
+    """To find out what can be done without the others."""
     before, may, passed_on = in_effect(), permitted(), _read("inheritable")
-    _write(before & {but}, may, passed_on)
+    _write(before & set(kept), may, passed_on)
     try:
         yield
     finally:

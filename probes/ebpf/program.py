@@ -8,7 +8,7 @@ from ctypes import CDLL, byref, c_uint32, c_uint64, create_string_buffer
 from pathlib import Path
 from typing import Final
 
-from probes.capabilities import Capability, Needs, in_effect, none_in_effect
+from probes.capabilities import Capability, Needs, in_effect, only_in_effect
 from probes.ebpf.loading import Build, ProgramKind, load
 from probes.probe import ProbeUnavailable, Verdict
 
@@ -140,7 +140,7 @@ class Program:
     def needs(self) -> Needs:
         """Since Linux 5.19 a map's descriptor is all that it takes to look into it. Before that, where
         kernel.unprivileged_bpf_disabled is set, every call of bpf(2) wants CAP_BPF. So it is tried."""
-        with none_in_effect():
+        with only_in_effect():
             is_refused = self._libbpf.bpf_map_lookup_elem(self._passed_by, bytes(c_uint32(0)), self._counts)
         if not is_refused:
             return Needs()

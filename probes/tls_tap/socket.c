@@ -23,8 +23,10 @@ struct thread {
     struct socket within;   /* the last that was read within a call, this one or one before */
     bool is_open;
     bool is_uncork;         /* gnutls_record_uncork, which sends what was sent already */
-    bool has_read;          /* something was read within this one */
+    bool has_read;          /* something was read within this one, of a watched port */
+    bool has_read_elsewhere;
     bool is_mixed;          /* from more than one socket */
+    bool is_fed;            /* `read` was for this one */
     s32 success;            /* what a handshake that succeeded returns */
     u64 session;            /* the library's own pointer: SSL *, gnutls_session_t */
     u64 buffer;
@@ -86,14 +88,28 @@ static inline void take_down(void *context, struct socket *socket, u64 cookie, u
     bpf_probe_read_kernel(socket->client, 16, context + DADDR_V6_AT);
 }
 
+/* A server may be a client as well, in the same process: Exim asks another server about a recipient. What it reads there is
+ * fed to nobody whom it serves. */
+static inline void read_elsewhere(struct thread *thread)
+{
+    if (!thread)
+        return;
+    if (thread->is_open)
+        thread->has_read_elsewhere = true;
+    else
+        thread->read.cookie = 0;
+}
+
 /* tracepoint:tcp:tcp_rcv_space_adjust. Where its fields are, the kernel says; loading has asked it. */
 int on_receive(void *context)
 {
     u16 server_port = *(u16 *)(context + SPORT_AT);
-    if (!is_watched(server_port))
-        return 0;
-    u64 cookie = *(u64 *)(context + COOKIE_AT);
     struct thread *thread = this_thread();
+    if (!is_watched(server_port)) {
+        read_elsewhere(thread);
+        return 0;
+    }
+    u64 cookie = *(u64 *)(context + COOKIE_AT);
     if (!thread)
         thread = new_thread();
     if (!thread)

@@ -106,7 +106,7 @@ static inline struct stream *settle_fed(struct thread *thread, const struct sess
     u8 one = 1;
     u32 process = session->process;
     u64 cookie = thread->read.cookie;
-    if (!cookie || (stream && !stream->is_fed))
+    if (!cookie || thread->has_read_elsewhere || (stream && !stream->is_fed))
         return stream;
     if (!stream || (stream->socket.cookie != cookie && !stream->has_begun)) {
         stream = begin(session, &thread->read, true);
@@ -115,7 +115,8 @@ static inline struct stream *settle_fed(struct thread *thread, const struct sess
         if (server)
             server->is_unsure = true;
     }
-    if (stream && stream->socket.cookie == cookie)
+    thread->is_fed = stream && stream->socket.cookie == cookie;
+    if (thread->is_fed)
         fed.update(&cookie, &one);
     thread->read.cookie = 0;
     return stream;

@@ -52,7 +52,7 @@ static inline void enter(struct thread *thread, void *context, s32 success, u64 
     thread->buffer = REGISTER(context, ARGUMENT_2_AT);
     thread->size_at = size_at;
     thread->success = success;
-    thread->has_read = thread->is_mixed = thread->is_uncork = false;
+    thread->has_read = thread->has_read_elsewhere = thread->is_mixed = thread->is_uncork = thread->is_fed = false;
     thread->is_open = true;
 }
 
@@ -129,10 +129,16 @@ int leave_handshake(void *context)
     thread->is_open = false;
     struct stream *stream = settle(thread, true);
     s32 result = REGISTER(context, RESULT_AT);
-    if (stream && result == thread->success && !stream->has_begun) {
-        stream->has_begun = true;
-        tell(stream, &thread->event, BEGUN, 0, 0);
+    if (!stream || result != thread->success || stream->has_begun)
+        return 0;
+    if (stream->is_fed && !thread->is_fed) {
+        /* A server's handshake ends with what its client says: this is a client's, which never was that socket's. */
+        struct session session = session_of(thread->session);
+        streams.delete(&session);
+        return 0;
     }
+    stream->has_begun = true;
+    tell(stream, &thread->event, BEGUN, 0, 0);
     return 0;
 }
 

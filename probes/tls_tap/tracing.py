@@ -22,7 +22,7 @@ from platform import machine
 from struct import calcsize
 from typing import Final, NamedTuple
 
-from probes.capabilities import Capability, none_in_effect
+from probes.capabilities import Capability, only_in_effect
 from probes.probe import ProbeUnavailable
 
 TRACEFS: Final = Path("/sys/kernel/tracing")
@@ -162,7 +162,7 @@ def wanted_to_attach() -> Capability:
     """What it takes to attach to functions, which is tried: CAP_PERFMON, and on newer kernels (as 6.18; some
     took it over) CAP_SYS_ADMIN."""
     name = create_string_buffer(os.fsencode(__file__))  # of a file that nobody runs
-    with none_in_effect(but=Capability.PERFMON):
+    with only_in_effect(Capability.PERFMON):
         try:
             os.close(_open(_of_function(addressof(name), 0, at_return=False)))
         except PermissionError:

@@ -11,7 +11,7 @@ from tests.lab.network import Namespace, server_address
 from tests.lab.packages import CHASQUID, UNPACKED
 from tests.lab.server import MAIL_DOMAIN
 
-NUMBER: Final = 41
+ADDRESS: Final = server_address(41)
 
 _SETTINGS: Final = """\
 hostname: "{server_name}"
@@ -25,15 +25,14 @@ mail_log_path: "{folder}/mail.log"
 
 
 @contextmanager
-def chasquid(namespace: Namespace, folder: Path) -> Iterator[int]:
-    """The number of its process, which listens on port 25 of its address."""
+def chasquid(namespace: Namespace, folder: Path, address: str = ADDRESS) -> Iterator[int]:
+    """The number of its process, which listens on port 25 of that address."""
     certificate = make_certificate(folder)
     certificates = folder / "certs" / SERVER_NAME
     certificates.mkdir(parents=True)
     shutil.copy(certificate.certificate, certificates / "fullchain.pem")
     shutil.copy(certificate.key, certificates / "privkey.pem")
     (folder / "domains" / MAIL_DOMAIN).mkdir(parents=True)
-    address = server_address(NUMBER)
     settings = _SETTINGS.format(server_name=SERVER_NAME, address=address, folder=folder)
     (folder / "chasquid.conf").write_text(settings)
     with namespace.start([UNPACKED[CHASQUID], "-config_dir", folder]) as process:

@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.lab.truth import LOST, NO_TLS, DataTruth, Endpoint, SessionTruth, TransactionTruth
+from tests.lab.truth import (
+    LOST,
+    NO_TLS,
+    DataTruth,
+    Endpoint,
+    InsideTruth,
+    SessionTruth,
+    TransactionTruth,
+)
 
 _SUCCESS: Final = range(200, 300)
 # Inside TLS a reader from outside sees no QUIT, only who closed; and after a failed handshake both sides
@@ -21,6 +29,35 @@ class _Transaction:
     outcome: str | None = None
     """None: under way."""
 
+    def end(self, outcome: str) -> None:
+        """Nothing more comes of it: `outcome`, unless it has one already, or was refused as a whole."""
+        if self.outcome is None:
+            refused = [code >= 400 for _, code in self.recipients]
+            self.outcome = "rejected" if refused and all(refused) else outcome
+
+    def truth(self) -> TransactionTruth:
+        return TransactionTruth(
+            self.mail_from, self.mail_code, tuple(self.recipients), self.data, self.outcome
+        )
+
+
+@dataclass(slots=True)
+class _Book:
+    """What was said in clear, or inside TLS."""
+
+    auth: list[tuple[str, int]] = field(default_factory=list)
+    transactions: list[_Transaction] = field(default_factory=list)
+
+    def end_transaction(self, outcome: str) -> None:
+        if self.transactions:
+            self.transactions[-1].end(outcome)
+
+    def truth(self) -> InsideTruth:
+        return InsideTruth(transactions=self.truths(), auth=tuple(self.auth))
+
+    def truths(self) -> tuple[TransactionTruth, ...]:
+        return tuple(transaction.truth() for transaction in self.transactions)
+
 
 def keywords_of(lines: Sequence[str]) -> frozenset[str]:
     """The extensions that an EHLO reply, given as lines without their codes, offers after its first line."""
@@ -28,7 +65,7 @@ def keywords_of(lines: Sequence[str]) -> frozenset[str]:
 
 
 class Chronicle:
-    """All methods but those about TLS itself are about what went in clear; inside TLS they write nothing."""
+    """Of what went inside TLS, AUTHs and transactions are written down; and apart from those in clear."""
 
     def __init__(
         self, witness: str, client: Endpoint, server: Endpoint, *, direction: str = "inbound"
@@ -41,8 +78,7 @@ class Chronicle:
         self._helo: list[tuple[str, str, int]] = []
         self._offers: list[bool] = []
         self._starttls: list[int] = []
-        self._auth: list[tuple[str, int]] = []
-        self._transactions: list[_Transaction] = []
+        self._clear, self._inside = _Book(), _Book()
         self._hello_sent = False
         self._established = False
         self._tls: tuple[str, str] | None = None
@@ -54,14 +90,19 @@ class Chronicle:
         self.anomalies: set[str] | None = set()
         """None: not known."""
 
+    @property
+    def _book(self) -> _Book:
+        """The one that is open."""
+        return self._inside if self._established else self._clear
+
     def banner(self, code: int, text: str) -> None:
         if not self._established:
             self._banner = code, text
 
     def helo(self, verb: str, name: str, code: int, keywords: frozenset[str]) -> None:
+        self._book.end_transaction("aborted")
         if self._established:
             return
-        self._end_transaction("aborted")
         self._helo.append((verb, name, code))
         if verb == "EHLO" and code in _SUCCESS:
             self._offers.append("STARTTLS" in keywords)
@@ -76,45 +117,40 @@ class Chronicle:
         self._sni = sni
 
     def tls_established(self, version: str, cipher: str) -> None:
-        self._end_transaction("aborted")
+        self._book.end_transaction("aborted")
         self._established = True
         self._tls = version, cipher
 
     def auth(self, mechanism: str, code: int) -> None:
-        if not self._established:
-            self._auth.append((mechanism, code))
-            if self.anomalies is not None:
-                self.anomalies.add("cleartext_auth")
+        self._book.auth.append((mechanism, code))
+        if not self._established and self.anomalies is not None:
+            self.anomalies.add("cleartext_auth")
 
     def mail(self, address: str, code: int) -> None:
-        if self._established:
-            return
-        self._end_transaction("aborted")
-        self._transactions.append(_Transaction(address, code))
+        self._book.end_transaction("aborted")
+        self._book.transactions.append(_Transaction(address, code))
         if code >= 400:
-            self._transactions[-1].outcome = "rejected"
+            self._book.transactions[-1].outcome = "rejected"
 
     def recipient(self, address: str, code: int) -> None:
-        if not self._established:
-            self._transactions[-1].recipients.append((address, code))
+        self._book.transactions[-1].recipients.append((address, code))
 
     def data(self, verb: str, wire_bytes: int | None, code: int) -> None:
-        """The end of the message and its reply; or the refusal of it, with no bytes."""
-        if self._established:
-            return
-        transaction = self._transactions[-1]
-        transaction.data = DataTruth(verb, wire_bytes, code)
+        """The end of the message and its reply; or the refusal of it, with no bytes: of that a record has the
+        outcome alone."""
+        transaction = self._book.transactions[-1]
+        if wire_bytes is not None or code == LOST:
+            transaction.data = DataTruth(verb, wire_bytes, code)
         if code != LOST:
             transaction.outcome = "accepted" if code in _SUCCESS else "rejected"
 
     def reset(self) -> None:
         """RSET was answered."""
-        if not self._established:
-            self._end_transaction("aborted")
+        self._book.end_transaction("aborted")
 
     def end(self, how: str) -> None:
         """`how`: a value of the record's `ended`, as seen by the client."""
-        self._end_transaction("unknown" if how == "capture_ended" else "aborted")
+        self._book.end_transaction("unknown" if how == "capture_ended" else "aborted")
         if self._hello_sent and how != "reset":
             self._ended = _CLOSED_IN_TLS
         else:
@@ -139,23 +175,16 @@ class Chronicle:
             tls_version=None if failed else self._tls[0] if self._tls else NO_TLS,
             tls_cipher=self._tls[1] if self._tls else None,
             tls_sni=self._sni,
-            auth=tuple(self._auth),
-            transactions=tuple(
-                TransactionTruth(one.mail_from, one.mail_code, tuple(one.recipients), one.data, one.outcome)
-                for one in self._transactions
-            ),
+            auth=tuple(self._clear.auth),
+            transactions=self._clear.truths(),
+            inside=InsideTruth(transactions=self._inside.truths(), auth=tuple(self._inside.auth))
+            if self._established
+            else None,
             client_bytes=self.client_bytes,
             server_bytes=self.server_bytes,
             ended=self._ended,
             anomalies=None if self.anomalies is None else frozenset(self.anomalies),
         )
-
-    def _end_transaction(self, outcome: str) -> None:
-        if not self._transactions or self._transactions[-1].outcome is not None:
-            return
-        transaction = self._transactions[-1]
-        refused = [code >= 400 for _, code in transaction.recipients]
-        transaction.outcome = "rejected" if refused and all(refused) else outcome
 
     def _channel(self) -> str:
         if not self._hello_sent:
@@ -163,7 +192,7 @@ class Chronicle:
         return "starttls" if self._starttls else "implicit_tls"
 
     def _envelope(self) -> str:
-        if self._transactions:
+        if self._clear.transactions:
             return "partial" if self._established else "visible"
         return "hidden" if self._established else "none"
 

@@ -4,7 +4,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tests.lab.truth import ANY_PORT, LOST, NO_TLS, Endpoint, MessageTruth, SessionTruth, TransactionTruth
+from tests.lab.truth import (
+    ANY_PORT,
+    LOST,
+    NO_TLS,
+    Endpoint,
+    InsideTruth,
+    MessageTruth,
+    SessionTruth,
+    TransactionTruth,
+)
 
 Record = dict[str, Any]
 
@@ -32,15 +41,7 @@ def differences(record: Record, truth: SessionTruth) -> list[str]:
         found.compare("helo", seen, [(verb, name, _code(code)) for verb, name, code in truth.helo])
     _compare_starttls(found, record, truth)
     _compare_tls(found, record["tls"], truth)
-    if truth.auth is not None:
-        seen_auth = [(auth["mechanism"], auth["code"]) for auth in record["auth"]]
-        found.compare("auth", seen_auth, [(mechanism, _code(code)) for mechanism, code in truth.auth])
-    if truth.transactions is not None:
-        _compare_transactions(found, record["transactions"], truth.transactions)
-    if truth.messages is not None:
-        found.compare("accepted messages", _messages(record), list(truth.messages))
-    if truth.refused_recipients is not None:
-        found.compare("refused recipients", _refused_recipients(record), dict(truth.refused_recipients))
+    _compare_lists(found, record, truth)
     if truth.commands is not None:
         seen_commands = _commands(record)
         found.compare(
@@ -52,6 +53,20 @@ def differences(record: Record, truth: SessionTruth) -> list[str]:
         found.add("ended", record["ended"], " or ".join(sorted(truth.ended)))
     if truth.anomalies is not None:
         found.compare("anomalies", set(record["anomalies"]), set(truth.anomalies))
+    return found.lines
+
+
+def differences_inside(record: Record, truth: SessionTruth, *, result: str = "whole") -> list[str]:
+    """The same of what went on inside TLS, where a tap ran."""
+    found = _Differences(truth.witness)
+    tapped = record["tapped"]
+    if truth.inside is None:
+        found.compare("tapped", [tapped], [None])
+    elif tapped is None:
+        found.add("tapped", None, truth.inside)
+    else:
+        found.compare("tapped.result", tapped["result"], result)
+        _compare_lists(found, tapped, truth.inside, "tapped.")
     return found.lines
 
 
@@ -97,6 +112,22 @@ class _Differences:
             self.add(what, seen, true)
 
 
+def _compare_lists(
+    found: _Differences, record: Record, truth: SessionTruth | InsideTruth, where: str = ""
+) -> None:
+    """AUTHs and transactions, however they are known."""
+    if truth.auth is not None:
+        seen_auth = [(auth["mechanism"], auth["code"]) for auth in record["auth"]]
+        found.compare(f"{where}auth", seen_auth, [(mechanism, _code(code)) for mechanism, code in truth.auth])
+    if truth.transactions is not None:
+        _compare_transactions(found, record["transactions"], truth.transactions, f"{where}transactions")
+    if truth.messages is not None:
+        found.compare(f"{where}accepted messages", _messages(record), list(truth.messages))
+    if truth.refused_recipients is not None:
+        refused = _refused_recipients(record)
+        found.compare(f"{where}refused recipients", refused, dict(truth.refused_recipients))
+
+
 def _compare_starttls(found: _Differences, record: Record, truth: SessionTruth) -> None:
     starttls = record["starttls"]
     found.compare("starttls.offered", starttls["offered"], truth.starttls_offered)
@@ -122,11 +153,14 @@ def _compare_tls(found: _Differences, tls: Record | None, truth: SessionTruth) -
 
 
 def _compare_transactions(
-    found: _Differences, seen: Sequence[Record], true: Sequence[TransactionTruth]
+    found: _Differences,
+    seen: Sequence[Record],
+    true: Sequence[TransactionTruth],
+    name: str,
 ) -> None:
-    found.compare("number of transactions", len(seen), len(true))
+    found.compare(f"number of {name}", len(seen), len(true))
     for number, (record, truth) in enumerate(zip(seen, true, strict=False)):
-        what = f"transactions[{number}]"
+        what = f"{name}[{number}]"
         found.compare(f"{what}.mail_from", record["mail_from"], truth.mail_from)
         found.compare(f"{what}.outcome", record["outcome"], truth.outcome)
         if truth.mail_code is not None:

@@ -20,6 +20,7 @@ from tests.lab.unpacked import launch_unpacked, prepare_root, run_unpacked
 PROGRAM: Final = UNPACKED[EXIM]
 NUMBER: Final = 21
 _USER: Final = "Debian-exim"
+_PROGRAM_NAME: Final = "exim4"
 
 _COMMON_SETTINGS: Final = """\
 exim_path = {program}
@@ -41,6 +42,7 @@ daemon_smtp_ports = 25 : 465
 tls_on_connect_ports = 465
 queue_only = true
 tls_advertise_hosts = *
+tls_resumption_hosts = *
 tls_certificate = /etc/server.pem
 tls_privatekey = /etc/server.key
 auth_advertise_hosts = *
@@ -112,6 +114,12 @@ class Exim(MailServer):
         )
 
     def _launch(self) -> subprocess.Popen[bytes]:
+        program = self.folder / _PROGRAM_NAME
+        if not program.exists():  # else it was stopped, and is started again
+            self._configure()
+        return launch_unpacked(self.namespace, self.folder, [program, "-bdf"])
+
+    def _configure(self) -> None:
         settings = _SERVER_SETTINGS.format(
             domain=MAIL_DOMAIN,
             ipv4=server_address(NUMBER),
@@ -122,10 +130,9 @@ class Exim(MailServer):
             password=PASSWORD,
         )
         certificate = make_certificate(self.folder)
-        program = _prepare(self.folder, settings)
+        _prepare(self.folder, settings)
         (self.folder / "etc/server.pem").write_text(certificate.certificate.read_text())
         (self.folder / "etc/server.key").write_text(certificate.key.read_text())
-        return launch_unpacked(self.namespace, self.folder, [program, "-bdf"])
 
     def sessions(self) -> list[SessionTruth]:
         return read_exim_log(self.log.read_text(errors="replace"))
@@ -153,7 +160,7 @@ class EximClient:
 
 def _prepare(folder: Path, settings: str) -> Path:
     """Returns the program: a copy where its unprivileged parts can run it again, set-uid as if installed."""
-    program = folder / "exim4"
+    program = folder / _PROGRAM_NAME
     configuration = _COMMON_SETTINGS.format(program=program) + settings
     prepare_root(folder, [_USER], {"exim4/exim4.conf": configuration}, {})
     shutil.copy(PROGRAM, program)

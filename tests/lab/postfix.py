@@ -49,7 +49,9 @@ NO_TLS_FACE: Final = Face("notls", 2, 25, ("smtpd_tls_security_level=none",))
 BROKEN_KEY: Final = Face("brokenkey", 3, 25, ("smtpd_tls_chain_files=$config_directory/mismatch.pem",))
 CLEAR_AUTH: Final = Face("clearauth", 4, 25, (*_SASL, "smtpd_tls_auth_only=no"))
 PROXIED: Final = Face("proxied", 5, 25, ("smtpd_upstream_proxy_protocol=haproxy",))
-IMPATIENT: Final = Face("impatient", 6, 25, ("smtpd_timeout=2s", "smtpd_hard_error_limit=3"))
+IMPATIENT: Final = Face(
+    "impatient", 6, 25, ("smtpd_timeout=2s", "smtpd_starttls_timeout=2s", "smtpd_hard_error_limit=3")
+)
 FACES: Final = (MX, SUBMISSION, SMTPS, NO_TLS_FACE, BROKEN_KEY, CLEAR_AUTH, PROXIED, IMPATIENT)
 
 # Everything unchrooted: a chroot would need a copy of the resolver's and OpenSSL's files.
@@ -130,6 +132,13 @@ class Postfix(MailServer):
         self._passwords: PasswordServer | None = None
 
     def _launch(self) -> subprocess.Popen[bytes]:
+        configuration = self.folder / "etc"
+        if not configuration.exists():  # else it was stopped, and is started again
+            self._configure()
+        self._passwords = PasswordServer(self.folder / "passwords").__enter__()
+        return launch_postfix(self.namespace, configuration)
+
+    def _configure(self) -> None:
         own, other = make_certificate(self.folder), make_certificate(self.folder, "other")
         services = "".join(_service(face, listener) for face in self.faces for listener in face.listeners)
         configuration = prepare_postfix(
@@ -145,8 +154,6 @@ class Postfix(MailServer):
         )
         (configuration / "chain.pem").write_text(own.key.read_text() + own.certificate.read_text())
         (configuration / "mismatch.pem").write_text(other.key.read_text() + own.certificate.read_text())
-        self._passwords = PasswordServer(self.folder / "passwords").__enter__()
-        return launch_postfix(self.namespace, configuration)
 
     def stop(self) -> None:
         super().stop()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.lab.network import Namespace, server_address
+from tests.lab.network import Namespace, client_address, server_address
 from tests.lab.postfix import launch_postfix, prepare_postfix
 from tests.lab.server import MAIL_DOMAIN, MailServer
 from tests.lab.truth import Endpoint, SessionTruth
@@ -49,7 +49,9 @@ class PostfixClient(MailServer):
             _SETTINGS.format(configuration=self.folder / "etc"),
             f"{_INJECTION[0]}:{_INJECTION[1]} inet n - n - - smtpd\n",
         )
-        servers = [server_address(number) for number in range(1, 100)]
+        servers = [
+            address(number) for address in (server_address, client_address) for number in range(1, 100)
+        ]
         (configuration / "transport").write_text(
             "".join(f"{server}@{MAIL_DOMAIN} smtp:[{server}]:25\n" for server in servers)
         )

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tests.lab.truth import COUNTED_COMMANDS, NO_TLS, Endpoint, MessageTruth, SessionTruth
+from tests.lab.truth import COUNTED_COMMANDS, NO_TLS, Endpoint, InsideTruth, MessageTruth, SessionTruth
 
 _LINE: Final = re.compile(
     r"^\w+ +\d+ [\d:]+ \S+ postfix/(?:(?P<face>\w+)/)?(?P<program>[\w-]+)\[\d+\]: (?P<text>.*)$"
@@ -112,9 +112,17 @@ def _truth(
         client=session.client,
         server=listeners[":" in session.client[0]],
     )
+    messages = tuple(
+        MessageTruth(senders[queue], frozenset(recipients[queue]))
+        for queue in session.queues
+        if queue in senders  # else the message was begun and never ended
+    )
     if session.tls is not None:
+        # Which of them came before TLS, the log does not say.
+        inside = InsideTruth(messages=messages, refused_recipients=session.refused)
         return replace(
             known,
+            inside=inside if not session.mail_before_tls else None,
             channel="starttls" if session.counts["starttls"] else "implicit_tls",
             envelope="partial" if session.mail_before_tls else "hidden",
             tls_version=session.tls["version"],
@@ -122,11 +130,6 @@ def _truth(
             tls_sni=session.tls["sni"],
         )
     in_clear = not session.tls_failed
-    messages = tuple(
-        MessageTruth(senders[queue], frozenset(recipients[queue]))
-        for queue in session.queues
-        if queue in senders  # else the message was begun and never ended
-    )
     return replace(
         known,
         channel="cleartext" if in_clear else None,

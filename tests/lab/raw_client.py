@@ -51,10 +51,17 @@ class RawClient:
         proxy_header: bytes = b"",
         await_banner: bool = True,
         name: str = "raw client",
+        port: int = 0,
+        resume: ssl.SSLSession | None = None,
     ) -> None:
-        """`tls`: TLS from the first byte on."""
+        """
+        Args:
+            tls: TLS from the first byte on.
+            port: of the client's; 0 for any.
+            resume: see `starttls`.
+        """
         self._socket = socket.create_connection(
-            server, timeout=_TIMEOUT_SECONDS, source_address=(client_ip, 0)
+            server, timeout=_TIMEOUT_SECONDS, source_address=(client_ip, port)
         )
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
@@ -64,7 +71,7 @@ class RawClient:
         self.chronicle = Chronicle(name, client, server)
         if proxy_header:
             self._send(proxy_header)
-        if tls is not None and not self._handshake(tls, None):
+        if tls is not None and not self._handshake(tls, None, resume):
             raise ConversationEndedError("TLS from the first byte failed")
         if await_banner:
             self.await_banner()
@@ -82,6 +89,11 @@ class RawClient:
         name: Endpoint = self._socket.getsockname()[:2]
         return name
 
+    @property
+    def remote(self) -> Endpoint:
+        name: Endpoint = self._socket.getpeername()[:2]
+        return name
+
     def truth(self) -> SessionTruth:
         self.chronicle.client_bytes = self._sent
         return self.chronicle.truth()
@@ -97,9 +109,23 @@ class RawClient:
         self.chronicle.helo(verb, name, code, keywords_of(lines))
         return code
 
-    def starttls(self, context: ssl.SSLContext, *, sni: str | None = None) -> bool:
-        """True when TLS is established."""
-        return self.ask_starttls() == 220 and self._handshake(context, sni)
+    def starttls(
+        self, context: ssl.SSLContext, *, sni: str | None = None, resume: ssl.SSLSession | None = None
+    ) -> bool:
+        """True when TLS is established. `resume`: of an earlier connection with the same context."""
+        return self.ask_starttls() == 220 and self._handshake(context, sni, resume)
+
+    @property
+    def tls_session(self) -> ssl.SSLSession:
+        """For another connection to resume. With TLS 1.3 the server hands it out after the handshake: there
+        once something was read."""
+        assert self._tls is not None
+        assert self._tls.session is not None
+        return self._tls.session
+
+    @property
+    def is_resumed(self) -> bool:
+        return self._tls is not None and bool(self._tls.session_reused)
 
     def ask_starttls(self) -> int:
         code = self.command("STARTTLS")
@@ -119,6 +145,21 @@ class RawClient:
     def auth_plain(self, user: str, password: str) -> int:
         code = self.command("AUTH PLAIN " + _base64(f"\0{user}\0{password}"))
         self.chronicle.auth("PLAIN", code)
+        return code
+
+    def auth_plain_when_asked(self, user: str, password: str) -> int:
+        """The response comes on a line of its own."""
+        code = self.command("AUTH PLAIN")
+        if code == 334:
+            code = self.command(_base64(f"\0{user}\0{password}"))
+        self.chronicle.auth("PLAIN", code)
+        return code
+
+    def auth_cancelled(self) -> int:
+        code = self.command("AUTH LOGIN")
+        if code == 334:
+            code = self.command("*")
+        self.chronicle.auth("LOGIN", code)
         return code
 
     def auth_login(self, user: str, password: str) -> int:
@@ -235,9 +276,11 @@ class RawClient:
         self.chronicle.data(verb, wire_bytes, code)
         return code
 
-    def _handshake(self, context: ssl.SSLContext, sni: str | None) -> bool:
+    def _handshake(
+        self, context: ssl.SSLContext, sni: str | None, resume: ssl.SSLSession | None = None
+    ) -> bool:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        session = context.wrap_bio(self._incoming, self._outgoing, server_hostname=sni)
+        session = context.wrap_bio(self._incoming, self._outgoing, server_hostname=sni, session=resume)
         self.chronicle.hello_sent(sni or "")
         while True:
             try:

@@ -70,6 +70,7 @@ class PasswordServer:
         self.path = path
 
     def __enter__(self) -> Self:
+        self.path.unlink(missing_ok=True)
         self._server = _Server(str(self.path), _Conversation)
         self.path.chmod(0o666)
         threading.Thread(

@@ -2,7 +2,7 @@
 
 <-  220 mx.example.test ESMTP       a reply line in clear; <** one that swaks calls an error
  -> EHLO client.test                a command or body line in clear
-<~  and  ~>                         the same inside TLS
+<~  and  ~>                         the same inside TLS; <~* an error
 === TLS started with cipher TLSv1.3:TLS_AES_256_GCM_SHA384:256
 """
 
@@ -13,8 +13,8 @@ from tests.lab.chronicle import Chronicle, keywords_of
 from tests.lab.network import Namespace
 from tests.lab.truth import Endpoint, SessionTruth
 
-_SENT: Final = " -> "
-_RECEIVED: Final = re.compile(r"^<(?:-|\*\*) +(?P<code>\d{3})(?P<mark>[ -])?(?P<text>.*)$")
+_SENT: Final = (" -> ", " ~> ")
+_RECEIVED: Final = re.compile(r"^<(?:-|\*\*|~\*?) +(?P<code>\d{3})(?P<mark>[ -])?(?P<text>.*)$")
 _TLS: Final = re.compile(r"^=== TLS started with cipher (?P<version>[^:]+):(?P<cipher>[^:]+)")
 
 
@@ -48,7 +48,7 @@ def _read_transcript(transcript: list[str], chronicle: Chronicle) -> None:
             chronicle.hello_sent("")
             chronicle.tls_established(found["version"], found["cipher"])
         elif line.startswith(_SENT):
-            text = line.removeprefix(_SENT)
+            text = line[len(_SENT[0]) :]
             if body_bytes is None:
                 command = command if challenged else text
             else:

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from tests.lab.compare import differences, unmatched
+from tests.lab.compare import differences, differences_inside, unmatched
 from tests.lab.truth import (
     ANY_PORT,
     LOST,
     NO_TLS,
     DataTruth,
+    InsideTruth,
     MessageTruth,
     SessionTruth,
     TransactionTruth,
@@ -46,6 +47,19 @@ RECORD: dict[str, Any] = {
     "bytes": {"client": 2100, "server": 640},
     "ended": "server_closed",
     "anomalies": ["cleartext_auth"],
+    "tapped": {
+        "result": "whole",
+        "transactions": [
+            {
+                "mail_from": "b@client.test",
+                "mail_code": 250,
+                "recipients": [{"address": "user2@example.test", "code": 250}],
+                "data": {"verb": "DATA", "wire_bytes": 1249, "code": 250},
+                "outcome": "accepted",
+            }
+        ],
+        "auth": [{"mechanism": "PLAIN", "code": 235}],
+    },
 }
 TRUTH = SessionTruth(
     witness="everybody",
@@ -72,6 +86,20 @@ TRUTH = SessionTruth(
             DataTruth("DATA", 1249, 250),
             "accepted",
         ),
+    ),
+    inside=InsideTruth(
+        transactions=(
+            TransactionTruth(
+                "b@client.test",
+                250,
+                (("user2@example.test", 250),),
+                DataTruth("DATA", 1249, 250),
+                "accepted",
+            ),
+        ),
+        auth=(("PLAIN", 235),),
+        messages=(MessageTruth("b@client.test", frozenset({"user2@example.test"})),),
+        refused_recipients=Counter(),
     ),
     client_bytes=2100,
     server_bytes=640,
@@ -139,6 +167,19 @@ WRONG_TO_A_LOG: list[tuple[Path, object]] = [
 ]
 
 
+INSIDE: list[tuple[Path, object]] = [
+    (("tapped",), None),
+    (("tapped", "result"), "partial"),
+    (("tapped", "auth"), []),
+    (("tapped", "auth", 0, "mechanism"), "LOGIN"),
+    (("tapped", "transactions"), []),
+    (("tapped", "transactions", 0, "mail_from"), ""),
+    (("tapped", "transactions", 0, "recipients", 0, "code"), 451),
+    (("tapped", "transactions", 0, "data", "wire_bytes"), 1248),
+    (("tapped", "transactions", 0, "outcome"), "unknown"),
+]
+
+
 def changed(path: Path, value: object) -> dict[str, Any]:
     record = deepcopy(RECORD)
     place: Any = record
@@ -156,6 +197,18 @@ def test_a_record_that_says_what_everybody_says_has_no_difference() -> None:
 @pytest.mark.parametrize(("path", "value"), WRONG)
 def test_a_wrong_fact_is_told(path: Path, value: object) -> None:
     assert differences(changed(path, value), TRUTH)
+
+
+@pytest.mark.parametrize(("path", "value"), INSIDE)
+def test_a_wrong_fact_inside_tls_is_told_to_who_asks_for_it(path: Path, value: object) -> None:
+    assert not differences_inside(RECORD, TRUTH)
+    assert differences_inside(changed(path, value), TRUTH)
+    assert not differences(changed(path, value), TRUTH), "most records are of a watch without a tap"
+
+
+def test_an_inside_where_there_was_no_tls_is_told() -> None:
+    assert differences_inside(RECORD, LOGGED)
+    assert not differences_inside(changed(("tapped",), None), LOGGED)
 
 
 @pytest.mark.parametrize(("path", "value"), WRONG_TO_A_LOG)

@@ -48,6 +48,16 @@ class MessageTruth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InsideTruth:
+    """What went on inside TLS; the fields are those of `SessionTruth`."""
+
+    auth: tuple[tuple[str, int | None], ...] | None = None
+    transactions: tuple[TransactionTruth, ...] | None = None
+    messages: tuple[MessageTruth, ...] | None = None
+    refused_recipients: Counter[tuple[str, int]] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionTruth:
     witness: str
     """Who says so: for the message of a failed test."""
@@ -72,6 +82,8 @@ class SessionTruth:
     """Mechanisms and final codes: in clear."""
     transactions: tuple[TransactionTruth, ...] | None = None
     """Those in clear."""
+    inside: InsideTruth | None = None
+    """Only a tap of the server's TLS library can tell of it: see `compare.differences_inside`."""
     messages: tuple[MessageTruth, ...] | None = None
     """Those accepted in clear, in order: for a log that doesn't list every command."""
     refused_recipients: Counter[tuple[str, int]] | None = None

@@ -1,10 +1,12 @@
 """`smtp-horizon watch` as a process in the watched host's namespace, and tcpdump beside it."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -25,8 +27,15 @@ _QUIET_SECONDS: Final = 3.0
 class Process:
     """A program in a namespace, with a log; a context manager."""
 
-    def __init__(self, namespace: Namespace, command: list[str | Path], log: Path) -> None:
+    def __init__(
+        self,
+        namespace: Namespace,
+        command: list[str | Path],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._namespace = namespace
+        self._environment = {**os.environ, **(environment or {})}
         self._command = command
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
@@ -35,7 +44,7 @@ class Process:
 
     def __enter__(self) -> Self:
         with self._log.open("wb") as log:
-            self._process = self._namespace.start(self._command, output=log)
+            self._process = self._namespace.start(self._command, output=log, env=self._environment)
         return self
 
     def __exit__(
@@ -78,7 +87,17 @@ class Process:
 
 
 class Watch(Process):
-    def __init__(self, namespace: Namespace, folder: Path, *options: str, interface: str = INTERFACE) -> None:
+    start_seconds = 15.0
+    """How long it may take, on a busy machine."""
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        folder: Path,
+        *options: str,
+        interface: str = INTERFACE,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.records_file = folder / "records.jsonl"
         listen = f"{LISTEN[0]}:{LISTEN[1]}"
         super().__init__(
@@ -89,11 +108,17 @@ class Watch(Process):
                 *("--records", str(self.records_file), *options),
             ],
             folder / "watch.log",
+            environment,
         )
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def __enter__(self) -> Self:
         super().__enter__()
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + self.start_seconds
         while True:
             try:
                 if self.sample_sum("smtp_monitor_capture_up") == 1:

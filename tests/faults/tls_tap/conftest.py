@@ -1,0 +1,5 @@
+"""The lab that tests/tls_tap has."""
+
+from tests.tls_tap.conftest import lab
+
+__all__ = ["lab"]
