@@ -212,6 +212,27 @@ def _of_streams(peers: Peers) -> object:
     return [dict(one) for one in (*counted, peers.peers, peers.dark_sessions)], peers.peers_forgotten
 
 
+@pytest.mark.parametrize("tap", ["whole c>d:250", "whole", "partial c>d:250", "partial", "unsure", "missed"])
+@pytest.mark.parametrize(
+    ("late", "counted"),
+    [
+        ("0s 192.0.2.1 unused a>b:450", "put_off dark"),
+        ("0s 192.0.2.1 refused", "starttls_refused dark"),
+        ("0s 192.0.2.1 failed", "starttls_failed dark"),
+    ],
+)
+def test_to_what_was_put_off_in_clear_a_later_encrypted_session_is_dark_whatever_a_tap_saw(
+    make_diary: MakeDiary, tap: str, late: str, counted: str
+) -> None:
+    later = f"1m 192.0.2.1 established {tap}"
+    for lines in ((late, later), (later, late)):  # the second time its record overtakes
+        diary = make_diary(is_tapped=True)
+        for line in lines:
+            diary.tell(line)
+        assert diary.returns == {counted: 1}
+        assert diary.tell("tick 3d").returns == {counted: 1}
+
+
 @given(tapped_sessions(), st.sampled_from([1, 3, 200]))
 @settings(max_examples=300, deadline=None)
 def test_what_is_counted_of_the_stream_is_the_same_with_a_tap_and_without(
