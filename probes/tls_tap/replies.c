@@ -47,7 +47,8 @@ static inline bool is_unasked(const struct stream *stream)
 {
     const u8 *code = stream->reply;
     bool is_closing = code[0] == '4' && code[1] == '2' && code[2] == '1';
-    return stream->phase == READ && !stream->pending && stream->has_replied && !is_closing;
+    bool is_in_line = stream->rest != VERB || stream->verb_bytes; /* that never ends: some answer it all the same */
+    return stream->phase == READ && !stream->pending && stream->has_replied && !is_in_line && !is_closing;
 }
 
 /* A reply's last line is over, and `stream->reply` has its code. */

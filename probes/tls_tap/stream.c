@@ -95,6 +95,8 @@ static inline struct stream *settle_read(const struct thread *thread, const stru
         stream = begin(session, &thread->within, false);
     else if (stream->socket.cookie != thread->within.cookie)
         stream->is_unsure = true;
+    else
+        stream->is_fed = false; /* as it seemed while the library found nothing to read */
     if (stream && thread->is_mixed)
         stream->is_unsure = true;
     return stream;

@@ -188,7 +188,7 @@ def test_no_secret_is_in_the_memory_of_watch_or_of_its_keeper(run: Run) -> None:
 
 
 def test_no_secret_is_in_a_map_of_the_kernel_even_while_it_is_on_its_way(run: Run) -> None:
-    assert {"calls", "received", "servers", "streams", "windows"} <= run.maps.keys()
+    assert {"threads", "servers", "streams"} <= run.maps.keys()
     for name, content in run.maps.items():
         assert not [form for form in run.secrets.forms if form in content], name
     assert run.open_client in run.maps["streams"], "but whose connection it is"

@@ -245,6 +245,8 @@ def test_a_reply_that_nobody_asked_for_tells_of_a_command_that_was_not_seen(tapp
     script = [*lines(MAIL), Line(b"RCPT TO:<b@mx.test>\r\n", b"250 Ok\r\n250 Ok\r\n"), *lines(QUIT)]
     told = tapped.play(script).spoken
     assert told[2:6] == ["C: RCPT TO:<b@mx.test>", "S: 250", "LOST 0", "S: 250"]
+    unfinished = [*lines(MAIL), Line(b"RCPT TO:<b@", b"250 Ok\r\n")]
+    assert tapped.play(unfinished).spoken[2:] == ["C: RCPT TO:<b@...", "S: 250"]
     closing = [*lines(MAIL), Line(b"", b"421 Time is up\r\n")]
     assert tapped.play(closing, banner=b"220 mx.test\r\n").spoken[2:] == ["S: 250", "S: 421"]
 
