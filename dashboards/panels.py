@@ -224,8 +224,13 @@ def rows(
     decimals: int | None = None,
     sort_by: str | None = None,
     no_value: str = "–",
+    no_cell: str | None = None,
 ) -> Panel:
-    """A table: a row for each value of the labels `keys`, a column for each query."""
+    """A table: a row for each value of the labels `keys`, a column for each query.
+
+    Args:
+        no_cell: what stands where a query has nothing for a row that others have; `no_value` if None.
+    """
     columns = {key: key.replace("_", " ").capitalize() for key in keys}
     single = len(queries) == 1
     columns |= {
@@ -269,6 +274,8 @@ def rows(
                     DynamicConfigValue("max", 1),
                 ],
             )
+        if no_cell is not None:
+            panel = panel.override_by_name(query.name, [DynamicConfigValue("noValue", no_cell)])
     frame = _Frame(title, description, unit, decimals)
     return _finished(
         panel,

@@ -30,10 +30,16 @@ from monitor.metrics.families import (
     GREYLISTER_MESSAGES,
     MESSAGES,
     NULL_SENDER_MESSAGES,
+    PEER_RETURNS,
+    PEER_RETURNS_PENDING,
+    PEER_RETURNS_UNKNOWN,
     RECIPIENTS,
     TAPPED_AUTH,
     TAPPED_MESSAGES,
     TAPPED_RECIPIENTS,
+    TAPPED_RETURNS,
+    TAPPED_RETURNS_PENDING,
+    TAPPED_RETURNS_UNKNOWN,
     TAPPED_SESSIONS,
     TLS_TAP_ENABLED,
     TLS_TAP_EVENTS_LOST,
@@ -42,6 +48,7 @@ from monitor.metrics.families import (
     Family,
 )
 
+_WEEK: Final = "1w"
 _DAY: Final = "1d"
 _HOUR: Final = "1h"
 
@@ -49,6 +56,7 @@ _WHERE_TAPPED: Final = f"and on (job, instance) ({of(TLS_TAP_ENABLED)} == 1)"
 
 _NO_TAP: Final = "no tap runs"
 _NO_MAIL: Final = "no tap runs, or no mail"
+_NOTHING_PUT_OFF: Final = "no tap runs, or nothing put off"
 
 _DARK_AND_IN_SIGHT: Final = (
     "Dark: inside TLS, as the tap saw it. In sight: in clear. Last day, and only where a tap runs. "
@@ -96,6 +104,7 @@ def board() -> Board:
                         8,
                         ((8, put_off_over_time()), (8, rejected_over_time()), (8, null_senders_over_time())),
                     ),
+                    Line(5, ((6, came_again()), (18, returns()))),
                 ),
             ),
             Section("Passwords inside TLS", (Line(7, ((15, auth_over_time()), (9, auth_by_port()))),)),
@@ -367,6 +376,80 @@ def null_senders_over_time() -> Panel:
         "Of all messages there, those with an empty sender. A rise is backscatter, or a list that bounces.",
         _null_senders("encrypted", TAPPED_MESSAGES),
         _null_senders("cleartext", MESSAGES),
+    )
+
+
+_CAME_AGAIN: Final = but("dark", "never")
+_IN_CLEAR: Final = {"after": "put_off"}
+"""Of the families that count what comes again after a refused STARTTLS, too."""
+
+
+def _returned(family: Family, **labels: Match) -> str:
+    return _counted(family, _WEEK, **labels)
+
+
+def came_again() -> Panel:
+    def share(family: Family, **labels: Match) -> str:
+        again = _returned(family, **{**labels, "return": _CAME_AGAIN})
+        return ratio(again, _returned(family, **labels))
+
+    return figure(
+        "Put off, and came again",
+        "Of the recipients put off (4xx) and settled since, those that were seen again within two days, "
+        "from the same network. Dark: put off inside TLS. In sight: put off in clear, and seen again in "
+        "clear, so more may have come: see Hidden beside this. Our mail to others is in neither. Last week, "
+        "and only where a tap runs.",
+        *_both(share(TAPPED_RETURNS), share(PEER_RETURNS, **_IN_CLEAR)),
+        unit=SHARE,
+        decimals=1,
+        no_value="no tap runs, or nothing is settled",
+    )
+
+
+def returns() -> Panel:
+    settled = _returned(TAPPED_RETURNS), _returned(PEER_RETURNS, **_IN_CLEAR)
+    in_doubt = _returned(TAPPED_RETURNS_UNKNOWN), _returned(PEER_RETURNS_UNKNOWN, **_IN_CLEAR)
+    waiting = (
+        total(f"{of(TAPPED_RETURNS_PENDING)} {_WHERE_TAPPED}"),
+        total(f"{of(PEER_RETURNS_PENDING, **_IN_CLEAR)} {_WHERE_TAPPED}"),
+    )
+    put_off = tuple(" + ".join(parts) for parts in zip(settled, in_doubt, waiting, strict=True))
+
+    def row(mail: str, expression: str) -> str:
+        return f'label_replace({expression}, "mail", "{mail}", "", "")'
+
+    def count(counts: tuple[str, str]) -> str:
+        """No row, rather than one of zeros, where nothing was put off."""
+        dark, in_sight = (f"{part} and ({whole} > 0)" for part, whole in zip(counts, put_off, strict=True))
+        return f"{row('dark', dark)} or {row('in sight', in_sight)}"
+
+    def of_dark(how: str) -> str:
+        return row("dark", ratio(_returned(TAPPED_RETURNS, **{"return": how}), settled[0]))
+
+    def share(how: str) -> str:
+        in_sight = ratio(_returned(PEER_RETURNS, **_IN_CLEAR, **{"return": how}), settled[1])
+        return f"{of_dark(how)} or {row('in sight', in_sight)}"
+
+    return rows(
+        "Put off: how it came again, last week",
+        "Dark: put off inside TLS. In sight: put off in clear. Settled: it came again, or two days are over. "
+        "Shares are of these, and the first return counts. Other address: of the same network. Hidden: the "
+        "peer came, and nobody saw what it brought. For dark mail that is a session that the tap missed; for "
+        "mail in sight it is any session inside TLS, so what came again there is here. Never: nothing of it "
+        "within two days. In doubt: nobody can tell. Waiting, now: may still come.",
+        Query(count(settled), "Settled", unit=COUNT),
+        Query(of_dark("inside_tls"), "Inside TLS"),
+        Query(share("clear"), "In clear"),
+        Query(share("other_address"), "Other address"),
+        Query(share("dark"), "Hidden"),
+        Query(share("never"), "Never"),
+        Query(count(in_doubt), "In doubt", unit=COUNT),
+        Query(count(waiting), "Waiting", unit=COUNT),
+        keys=("mail",),
+        unit=SHARE,
+        decimals=1,
+        no_value=_NOTHING_PUT_OFF,
+        no_cell="–",
     )
 
 

@@ -66,7 +66,7 @@ def backfill(days: float, end: int, *, step: int | None = None, seed: int = 1) -
             Path(folder) / "countries.mmdb",
             {network: {"country": {"iso_code": country}} for network, country in COUNTRIES.items()},
         )
-        observers = Observers(_options(database))
+        observers = Observers(_options(database), is_tapped=True)
         try:
             mail = MailDays(end, observers.site.locate, seed=seed)
             lag = Lag()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from heapq import heappop, heappush
+from ipaddress import ip_address
 from random import Random
 from typing import Final
 
@@ -19,6 +20,7 @@ from msgspec.structs import replace
 from monitor.anomalies import Anomaly
 from monitor.sessions.record import (
     Auth,
+    Data,
     Direction,
     Endpoint,
     Envelope,
@@ -28,6 +30,7 @@ from monitor.sessions.record import (
     Tapped,
     TapResult,
     Transaction,
+    TransactionOutcome,
 )
 from monitor.sessions.table import SessionTable
 from probes.probe import DropSite, PacketCounts, Sieve, Verdict
@@ -112,7 +115,11 @@ _OVERRUN_SHARE: Final = 0.5  # of the sessions, of which events are lost while t
 # Who encrypts is more often a server that others run well: dark mail bounces more (who else reports
 # failures?), and is put off and rejected less than mail in clear, where most of the spam programs are.
 _DARK: Final = {"null": 0.12, "rejected": 0.05, "aborted": 0.02, "accepted": 0.81}
+_RETRIED_INSIDE_SHARE: Final = 0.85
+"""Mail servers try again; spam programs, of which more are in clear, do not."""
+_FROM_ANOTHER_ADDRESS_SHARE: Final = 0.08
 _DARK_MESSAGES: Final = (1, 1, 1, 1, 1, 1, 1, 2, 2, 4)
+_DATA_TAKEN: Final = Data("DATA", 1249, 250)
 _SUBMISSION: Final = frozenset({465, 587})
 _LOGINS: Final = {"PLAIN": 0.6, "LOGIN": 0.3, "CRAM-MD5": 0.1}
 _WRONG_PASSWORDS: Final = 0.1
@@ -333,14 +340,21 @@ class MailDays:
             record = replace(record, direction=Direction.OUTBOUND, greylisters={})
         self._bring(at, record, client)
 
-    def _bring(self, at: float, record: SessionRecord, peer: str) -> None:
-        """The record, as if it had been that peer's, at that time."""
+    def _bring(
+        self, at: float, record: SessionRecord, peer: str, inside: tuple[Transaction, ...] | None = None
+    ) -> None:
+        """The record, as if it had been that peer's, at that time. `inside`: what it carries, if encrypted;
+        drawn if None."""
         ends_at = at + record.duration_seconds
         if record.direction is Direction.OUTBOUND:
             client, server = OUR_SERVER, peer
         else:
             record = replace(record, direction=Direction.INBOUND)
             client, server = peer, OUR_SERVER
+        tapped = None
+        if _is_decrypted_here(record):
+            tapped = self._tapped(record, self._end - ends_at, inside)
+            self._retry_inside(ends_at, record, peer, tapped.transactions)
         self._number += 1
         moved = replace(
             record,
@@ -349,11 +363,25 @@ class MailDays:
             client=Endpoint(client, 1024 + self._number % 60_000),
             server=Endpoint(server, record.server.port),
             client_location=self._locate(client),
-            tapped=self._tapped(record, self._end - ends_at) if _is_decrypted_here(record) else None,
+            tapped=tapped,
         )
         heappush(self._due, (ends_at, self._number, moved))
 
-    def _tapped(self, record: SessionRecord, before_end: float) -> Tapped:
+    def _retry_inside(
+        self, ended_at: float, record: SessionRecord, peer: str, seen: tuple[Transaction, ...]
+    ) -> None:
+        """Most of what was put off inside TLS comes again there, and is taken."""
+        draw = self._random_inside.random
+        put_off = tuple(taken for message in seen if (taken := _taken_later(message)) is not None)
+        if put_off and draw() < _RETRIED_INSIDE_SHARE:
+            wait = self._random_inside.choice(_RETRY_AFTER_SECONDS) * (0.9 + draw() / 5)
+            if draw() < _FROM_ANOTHER_ADDRESS_SHARE:
+                peer = str(ip_address(peer) + 1)
+            self._bring(ended_at + wait, record, peer, put_off)
+
+    def _tapped(
+        self, record: SessionRecord, before_end: float, messages: tuple[Transaction, ...] | None
+    ) -> Tapped:
         """What a tap on our server would have seen inside the encrypted session."""
         draw, choose = self._random_inside.random, self._random_inside.choices
         result = choose([*_SEEN_INSIDE], [*_SEEN_INSIDE.values()])[0]
@@ -363,8 +391,9 @@ class MailDays:
             result = TapResult.MISSED
         if result in (TapResult.MISSED, TapResult.UNSURE):
             return Tapped(result)
-        kinds = choose([*_DARK], [*_DARK.values()], k=self._random_inside.choice(_DARK_MESSAGES))
-        messages = tuple(self._random_inside.choice(pools().inside[kind]) for kind in kinds)
+        if messages is None:
+            kinds = choose([*_DARK], [*_DARK.values()], k=self._random_inside.choice(_DARK_MESSAGES))
+            messages = tuple(self._random_inside.choice(pools().inside[kind]) for kind in kinds)
         if record.server.port not in _SUBMISSION:
             return Tapped(result, messages)
         code = 535 if draw() < _WRONG_PASSWORDS else 235
@@ -400,6 +429,19 @@ class MailDays:
 
 def _rfc3339(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _taken_later(message: Transaction) -> Transaction | None:
+    """The same message to those that were put off, all of whom take it; None where nobody was."""
+    put_off = [recipient for recipient in message.recipients if recipient.code == 450]
+    if not put_off:
+        return None
+    return replace(
+        message,
+        recipients=tuple(replace(recipient, code=250) for recipient in put_off),
+        data=_DATA_TAKEN,
+        outcome=TransactionOutcome.ACCEPTED,
+    )
 
 
 def _is_decrypted_here(record: SessionRecord) -> bool:

@@ -151,6 +151,21 @@ def test_dark_mail_bounces_more_and_is_put_off_less_than_mail_in_sight(series: S
     assert 0 < dark < share("smtp_recipients_total", "4xx", "smtp_recipients_total")
 
 
+def test_mail_put_off_inside_tls_comes_again_there_and_more_often_than_mail_in_clear(series: Series) -> None:
+    def of(name: str, *labels: str) -> float:
+        return sums(series, name, *labels)[-1][1]
+
+    dark, in_clear = "smtp_tapped_returns_total", "smtp_peer_returns_total"
+    inside, settled = of(dark, 'return="inside_tls"'), of(dark)
+    put_off = 'after="put_off"'
+    again = of(in_clear, put_off, 'return="clear"') + of(in_clear, put_off, 'return="other_address"')
+    assert again / of(in_clear, put_off) < inside / settled < 1
+    for how in ("other_address", "dark", "never"):
+        assert of(dark, f'return="{how}"') > 0, how
+    assert of("smtp_tapped_returns_unknown_total") > 0
+    assert of("smtp_tapped_returns_pending") > 0
+
+
 def test_the_encrypted_share_grows_over_weeks() -> None:
     mail = MailDays(END, lambda _: None, seed=1)
 

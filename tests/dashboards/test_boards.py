@@ -236,3 +236,16 @@ def test_columns_of_a_table_are_named_as_grafana_names_their_values(
     panel = rows("t", "d", *(Query("x", name) for name in names), keys=("port",), unit="short")
     organized = _board(Line(5, ((24, panel),)))["panels"][1]["transformations"][1]["options"]
     assert organized["renameByName"] == {"port": "Port", **dict(zip(columns, names, strict=True))}
+
+
+def test_an_empty_cell_of_a_table_has_words_of_its_own_where_it_is_told_so() -> None:
+    queries = Query("x", "X"), Query("y", "Y")
+    panel = rows("t", "d", *queries, keys=("port",), unit="short", no_value="nothing", no_cell="–")
+    drawn = _board(Line(5, ((24, panel),)))["panels"][1]["fieldConfig"]
+    assert drawn["defaults"]["noValue"] == "nothing"
+    assert {
+        override["matcher"]["options"]: change["value"]
+        for override in drawn["overrides"]
+        for change in override["properties"]
+        if change["id"] == "noValue"
+    } == {"X": "–", "Y": "–"}

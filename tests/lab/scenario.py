@@ -111,6 +111,7 @@ def starttls(
     sni: str | None = None,
     mail: bool = True,
     login: bool = False,
+    recipients: tuple[str, ...] = (),
 ) -> SessionTruth:
     with RawClient(server, client_ip) as client:
         client.hello()
@@ -120,7 +121,7 @@ def starttls(
         if login:
             client.auth_plain(USER, PASSWORD)
         if mail:
-            send(client, lines=60)
+            send(client, *recipients, lines=60)
         client.quit()
         return client.truth()
 

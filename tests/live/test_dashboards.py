@@ -28,10 +28,11 @@ from tests.dashboards.small_board import small_board
 from tests.dashboards.vocabulary import Rule, load_rules
 from tests.lab import scenario
 from tests.lab.laboratory import laboratory
-from tests.lab.network import Namespace, Network
+from tests.lab.network import Namespace, Network, client_address, server_address
 from tests.lab.packages import LabUnavailableError, ensure
 from tests.lab.prometheus import Prometheus
 from tests.lab.replay import as_ethernet, replay, silent_network
+from tests.lab.server import BUSY_RECIPIENT
 from tests.lab.watch import LISTEN, Watch
 from tests.mmdb import write_mmdb
 from tests.segments import capture_path
@@ -78,6 +79,8 @@ scrape_configs:
     static_configs:
       - targets: ["{host}:{port}"]
 """
+_PUT_OFF_AT: Final = ((server_address(1), 25), client_address(60))
+_PUT_OFF: Final = (scenario.RECIPIENT, BUSY_RECIPIENT)
 _PROMETHEUS_URL: Final = "http://127.0.0.1:9090"
 _PATIENCE_SECONDS: Final = 20
 
@@ -182,6 +185,8 @@ def _tapped(network: Network) -> Iterator[Answering]:
         begin = int(time.time())
         with network.client.threads(8) as clients:
             scenario.drive(clients)
+            for _ in range(2):  # put off inside TLS, and come again
+                clients.submit(scenario.starttls, *_PUT_OFF_AT, recipients=_PUT_OFF).result()
         await_rest(watch)
         counted = watch.sample_sum("smtp_sessions_total")
         assert prometheus.await_value("sum(smtp_sessions_total)", counted) == counted
