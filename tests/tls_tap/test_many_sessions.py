@@ -10,6 +10,7 @@ from tests.tls_tap.crowd import Crowd, drive
 
 pytestmark = [
     pytest.mark.live,
+    pytest.mark.thorough,
     pytest.mark.skipif(os.geteuid() != 0, reason="namespaces, mail servers and uprobes need root"),
 ]
 
