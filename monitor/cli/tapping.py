@@ -71,6 +71,7 @@ def _keep(connection: socket.socket, ports: frozenset[int], user: User) -> None:
 
     try:
         keeper = Keeper(ports)
+        keeper.attach()
     except ProbeUnavailable as reason:
         message = str(reason).removesuffix(f"; {reason.remedy}")
         connection.send(msgspec.json.encode(News(message=message, remedy=reason.remedy)))

@@ -72,5 +72,7 @@ class Attachments:
         self._files[file] = []
 
     def close(self) -> None:
+        """Takes everything off; what comes afterwards is attached anew. May be called twice."""
         for file in self._files:
             self._give_up(file)
+        self._files.clear()

@@ -36,7 +36,7 @@ from probes.tls_tap.program import (
     build,
 )
 from probes.tls_tap.servers import mail_servers
-from probes.tls_tap.tracing import at_tracepoint, this_machine, wanted_to_attach
+from probes.tls_tap.tracing import Attached, at_tracepoint, this_machine, wanted_to_attach
 
 _LINES: Final = 50
 _LINE_CHARACTERS: Final = 250
@@ -54,19 +54,29 @@ class Keeper:
     def __init__(self, ports: frozenset[int]) -> None:
         """Raises ProbeUnavailable."""
         self._ports = ports
-        received = check()
-        self._programs, self._maps = load(build(self._ports, this_machine(), received))
+        self._received = check()
+        self._programs, self._maps = load(build(self._ports, this_machine(), self._received))
         self._arrivals = Ring(self._maps[ARRIVALS], ARRIVAL_BYTES)
         self._attachments = Attachments(self._programs)
+        self._receiving: Attached | None = None
+        self._out_of_reach: set[str] = set()
+        self._said: list[str] = []
+
+    def attach(self) -> None:
+        """To all that is here. Raises ProbeUnavailable."""
         try:
-            self._receiving = at_tracepoint(self._programs[ON_RECEIVE], received)
+            self._receiving = at_tracepoint(self._programs[ON_RECEIVE], self._received)
         except OSError as error:
             raise ProbeUnavailable(
                 f"the TLS tap can't be attached ({error.strerror})", "see `smtp-horizon doctor`"
             ) from None
-        self._out_of_reach: set[str] = set()
-        self._said: list[str] = []
         self._look()
+
+    def detach(self) -> None:
+        """From all of it. May be called twice."""
+        self._attachments.close()
+        if self._receiving is not None:
+            self._receiving.close()
 
     def needs(self) -> Needs:
         """From now on: to look into other users' processes, to open what only they may, and to attach."""
@@ -75,10 +85,14 @@ class Keeper:
             system_calls=("perf_event_open", "openat2"),
         )
 
+    @property
+    def descriptors(self) -> list[int]:
+        """Of the ring buffer with the events, and of the count of those that were lost."""
+        return [self._maps[EVENTS], self._maps[EVENTS_LOST]]
+
     def introduce(self, connection: socket.socket) -> None:
         """Hands over what it takes to read the events."""
-        descriptors = [self._maps[EVENTS], self._maps[EVENTS_LOST]]
-        socket.send_fds(connection, [msgspec.json.encode(self._news())], descriptors)
+        socket.send_fds(connection, [msgspec.json.encode(self._news())], self.descriptors)
 
     def run(self, connection: socket.socket) -> None:
         """Until the other end is closed."""
@@ -117,8 +131,7 @@ class Keeper:
 
     def close(self) -> None:
         """Takes everything off. A process that ends need not call it."""
-        self._attachments.close()
-        self._receiving.close()
+        self.detach()
         self._arrivals.close()
         for descriptor in (*self._programs.values(), *self._maps.values()):
             os.close(descriptor)

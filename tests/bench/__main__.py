@@ -5,6 +5,7 @@
     size    the live watch, with messages of 1 MB and of 1 kB
     crowd   the live watch, with 50,000 sessions open at once
     flood   the live watch, in a flood of 1,000,000 SYNs
+    tap     a mail server with the TLS tap, and without
 
 All but read need root. `--quick` shows that everything runs: small sizes, and figures that say nothing.
 Ratios hold for the run that they stand in: only figures of one run on one machine are comparable.
@@ -19,7 +20,8 @@ from typing import Final
 
 from rich.console import Console
 
-from tests.bench import flood, goals, machine, many_open, message_size, read, watch
+from probes.probe import ProbeError
+from tests.bench import flood, goals, machine, many_open, message_size, read, tap_cost, watch
 from tests.bench.goals import Goal
 from tests.bench.scale import FULL, QUICK, Scale
 from tests.lab.packages import LabUnavailableError
@@ -55,7 +57,7 @@ def run(console: Console, names: list[str], scale: Scale) -> int:
         started = time.monotonic()
         try:
             reached += BENCHMARKS[name](console, scale)
-        except (LabUnavailableError, OSError, RuntimeError) as error:
+        except (LabUnavailableError, OSError, ProbeError, RuntimeError) as error:
             failed.append(f"{name}: {error}")
         console.print(f"\n({name}: {time.monotonic() - started:.0f} s)", highlight=False)
     goals.show(console, reached)
@@ -99,12 +101,19 @@ def bench_flood(console: Console, scale: Scale) -> list[Goal]:
     return flood.goals(measured)
 
 
+def bench_tap(console: Console, scale: Scale) -> list[Goal]:
+    measured = tap_cost.measure(scale)
+    tap_cost.show(console, measured)
+    return tap_cost.goals(measured)
+
+
 BENCHMARKS: Final[dict[str, Callable[[Console, Scale], list[Goal]]]] = {
     "read": bench_read,
     "watch": bench_watch,
     "size": bench_size,
     "crowd": bench_crowd,
     "flood": bench_flood,
+    "tap": bench_tap,
 }
 
 

@@ -31,6 +31,9 @@ class Scale:
     idle_seconds: float
     """For which watch is watched doing nothing."""
 
+    tap_rounds: int
+    tap_sessions: int
+
     open_sessions: int
     flood_packets: int
     flood_count_seconds: float
@@ -57,6 +60,9 @@ FULL: Final = Scale(
     size_sessions_beside=250,
     size_bytes=(1_000, 1_000_000),
     idle_seconds=4,
+    # Chosen because a turn's time varies by a tenth, and what is looked for is some hundredths.
+    tap_rounds=40,
+    tap_sessions=150,
     open_sessions=50_000,
     flood_packets=1_000_000,
     flood_count_seconds=90,
@@ -77,6 +83,8 @@ QUICK: Final = Scale(
     size_sessions_beside=20,
     size_bytes=(1_000, 100_000),
     idle_seconds=0.5,
+    tap_rounds=1,
+    tap_sessions=20,
     open_sessions=200,
     flood_packets=2_000,
     flood_count_seconds=0,

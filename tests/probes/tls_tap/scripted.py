@@ -93,6 +93,7 @@ class TapAndServer:
         self._client_context.verify_mode = ssl.CERT_NONE
         here, self._there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.keeper = Keeper(frozenset({self.port}))
+        self.keeper.attach()
         self.keeper.introduce(self._there)
         self.tap = TlsTap.introduced(here)
 
