@@ -200,12 +200,12 @@ class ReplyQueue:
                 self.pipelining = None  # its reply may be among what was lost
 
     def commands_lost(self) -> None:
-        """Commands were lost: RCPTs may be among them, and where no EHLO was answered yet, an EHLO."""
+        """Commands were lost: RCPTs may be among them, an LHLO, and where no EHLO was answered yet, an EHLO."""
         self.give_up_all()
         self.lose_step()
-        self._accepted_recipients = None
+        self._accepted_recipients = self._lmtp = None
         if not self._ehlo_answered:
-            self.pipelining = self._lmtp = None
+            self.pipelining = None
 
     def begin_again(self) -> None:
         """Nothing is known of what the two said to each other before."""
