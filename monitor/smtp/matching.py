@@ -200,7 +200,7 @@ class ReplyQueue:
                 self.pipelining = None  # its reply may be among what was lost
 
     def commands_lost(self) -> None:
-        """Commands were lost: RCPTs may be among them, an LHLO, and where no EHLO was answered yet, an EHLO."""
+        """Commands were lost: RCPTs may be among them, an LHLO, and where no EHLO was answered yet, one."""
         self.give_up_all()
         self.lose_step()
         self._accepted_recipients = self._lmtp = None
