@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml scripts/setup
 run: setup ## the main job: watch this machine's mail, or a demonstration (INTERFACE=eth0 to choose)
 	@$(BIN)/python -m tests.lab.run $(INTERFACE)
 
-test: setup lab lint ## lint, and the tests that must pass at every commit: ten minutes at the most
+test: setup lab lint ## lint, and the tests that must pass at every commit
 	$(BIN)/pytest -q -n $(WORKERS) -m "not live and not thorough and not endurance"
 	@if [ "$$(id -u)" = 0 ]; then $(BIN)/pytest -q -m "live and not thorough" --ignore=tests/faults; \
 	else echo "live tests need root: left out"; fi
