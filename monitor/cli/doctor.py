@@ -27,7 +27,8 @@ from monitor.cli.users import NOBODY, ROOT, USER, CannotBecomeError, current, to
 from probes.ebpf.program import why_unavailable as ebpf_unavailable
 from probes.probe import ProbeUnavailable
 from probes.tls_tap.elf import NoUsableElfError
-from probes.tls_tap.libraries import Kind, tls_functions
+from probes.tls_tap.hooks import Kind
+from probes.tls_tap.libraries import tls_functions
 from probes.tls_tap.mapped import TlsLibrary, open_library
 from probes.tls_tap.servers import MailServers, mail_servers
 from probes.tshark.probe import why_unavailable as tshark_unavailable

@@ -17,6 +17,7 @@ Beside `watch`, in a process of its own that keeps the privileges:
     mapped        which libraries a process has mapped, or would; and how to open them
     roots         files as a process sees them
     elf, libraries, linkage   what is in these files
+    hooks         the functions that are looked for there, and what each calls
     tracing       perf_event_open(2)
     availability  whether all this can be had here
 

@@ -5,19 +5,15 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from probes.tls_tap.elf import NoUsableElfError
+from probes.tls_tap.hooks import HOOKS, Hook
 from probes.tls_tap.libraries import tls_functions
 from probes.tls_tap.mapped import TlsLibrary, open_library
-from probes.tls_tap.program import HOOKS
 from probes.tls_tap.roots import real_file
 from probes.tls_tap.tracing import Attached, at_function
 
 FILES_MAX: Final = 64
 """Chosen as more than a machine has containers with mail servers: a container's owner can make ever more
 files that look like libraries."""
-
-
-_WITHIN: Final = {"gnutls_record_send": "gnutls_record_send2"}
-"""Each ends in a call of the other, in releases that have it."""
 
 
 class Attachments:
@@ -48,10 +44,10 @@ class Attachments:
                 return None
             self._files[file] = []
             functions = tls_functions(descriptor)
-            for name in functions.offsets.keys() & HOOKS.keys():
-                if _WITHIN.get(name) in functions.offsets:
-                    continue
-                self._files[file] += self._hook(name, descriptor, functions.offsets[name])
+            for name, offset in functions.offsets.items():
+                hook = HOOKS[functions.kind][name]
+                if hook.within not in functions.offsets:
+                    self._files[file] += self._hook(hook, descriptor, offset)
         except (NoUsableElfError, OSError) as error:
             self._give_up(file)
             return f"cannot read along in {library.path} of process {library.pid}: {error}"
@@ -59,8 +55,8 @@ class Attachments:
             os.close(descriptor)
         return f"reading along in {library.path} of process {library.pid}"
 
-    def _hook(self, name: str, descriptor: int, offset: int) -> Iterable[Attached]:
-        hook, path = HOOKS[name], f"/proc/self/fd/{descriptor}"
+    def _hook(self, hook: Hook, descriptor: int, offset: int) -> Iterable[Attached]:
+        path = f"/proc/self/fd/{descriptor}"
         # The way out first: it finds nothing of a call whose beginning was not seen.
         if hook.leave is not None:
             yield at_function(self._programs[hook.leave], path, offset, at_return=True)

@@ -3,7 +3,6 @@
 import os
 import re
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from elftools.elf.constants import P_FLAGS
@@ -13,40 +12,7 @@ from elftools.elf.hash import ELFHashTable, GNUHashTable
 from elftools.elf.sections import Symbol
 
 from probes.tls_tap.elf import NoUsableElfError, opened
-
-
-class Kind(StrEnum):
-    OPENSSL = "openssl"
-    GNUTLS = "gnutls"
-
-
-FUNCTIONS: Final = {
-    Kind.OPENSSL: (
-        "SSL_do_handshake",
-        "SSL_accept",
-        "SSL_read",
-        "SSL_read_ex",
-        "SSL_write",
-        "SSL_write_ex",
-        "SSL_free",
-    ),
-    Kind.GNUTLS: (
-        "gnutls_handshake",
-        "gnutls_record_recv",
-        "gnutls_record_recv_seq",
-        "gnutls_record_send",
-        "gnutls_record_send2",
-        "gnutls_record_uncork",
-        "gnutls_deinit",
-    ),
-}
-"""Those that a tap may ask for. A library has not all of them in every release: SSL_read_ex came with OpenSSL
-1.1.1, gnutls_record_send2 with GnuTLS 3.6.3.
-
-Some call each other by their exported names, so that probes on both see the same bytes twice: SSL_accept
-ends in SSL_do_handshake, gnutls_record_send in gnutls_record_send2; and gnutls_record_uncork hands to
-gnutls_record_send what it already had while it was corked.
-"""
+from probes.tls_tap.hooks import HOOKS, Kind
 
 _TELLING: Final = {Kind.OPENSSL: "SSL_read", Kind.GNUTLS: "gnutls_record_recv"}
 """What every release of it exports, and nothing else does."""
@@ -61,7 +27,7 @@ class TlsFunctions:
     soname: str
     """What programs that are linked with it ask for: libssl.so.3. "?" for a name that none has."""
     offsets: dict[str, int]
-    """Of those in FUNCTIONS that it exports: where in the file the function begins, in bytes."""
+    """Of those in HOOKS that it exports: where in the file the function begins, in bytes."""
 
 
 def tls_functions(source: str | os.PathLike[str] | int) -> TlsFunctions:
@@ -78,7 +44,7 @@ def tls_functions(source: str | os.PathLike[str] | int) -> TlsFunctions:
         table = _table(elf, dynamic)
         for kind, needed in _TELLING.items():
             if _offset(elf, table.get_symbol(needed)) is not None:
-                offsets = {name: _offset(elf, table.get_symbol(name)) for name in FUNCTIONS[kind]}
+                offsets = {name: _offset(elf, table.get_symbol(name)) for name in HOOKS[kind]}
                 found = {name: offset for name, offset in offsets.items() if offset is not None}
                 return TlsFunctions(kind, _soname(dynamic), found)
     raise NoUsableElfError(f"neither OpenSSL's nor GnuTLS': exports no {' and no '.join(_TELLING.values())}")

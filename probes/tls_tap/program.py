@@ -8,7 +8,7 @@ import os
 from ctypes import CDLL, c_uint32, c_uint64
 from pathlib import Path
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final
 
 from probes.capabilities import Capability
 from probes.ebpf import program as filter_program
@@ -17,6 +17,7 @@ from probes.ebpf.loading import Build, ProgramKind
 from probes.ebpf.ring import HEADER_BYTES
 from probes.segment import flow_of
 from probes.tls_tap.event import Kind, TapEvent
+from probes.tls_tap.hooks import HOOKS
 from probes.tls_tap.tracing import Machine, Tracepoint
 
 _FOLDER: Final = Path(__file__).parent
@@ -48,28 +49,6 @@ EVENTS_LOST: Final = "events_lost"
 ARRIVALS: Final = "arrivals"
 
 
-class Hook(NamedTuple):
-    """The programs at a function of a library."""
-
-    enter: str
-    leave: str | None = None
-
-
-HOOKS: Final = {
-    "SSL_do_handshake": Hook("enter_handshake_openssl", "leave_handshake"),
-    "SSL_read": Hook("enter_call", "leave_read"),
-    "SSL_read_ex": Hook("enter_call_ex", "leave_read"),
-    "SSL_write": Hook("enter_call", "leave_write"),
-    "SSL_write_ex": Hook("enter_call_ex", "leave_write"),
-    "SSL_free": Hook("on_free"),
-    "gnutls_handshake": Hook("enter_handshake_gnutls", "leave_handshake"),
-    "gnutls_record_recv": Hook("enter_call", "leave_read"),
-    "gnutls_record_recv_seq": Hook("enter_call", "leave_read"),
-    "gnutls_record_send": Hook("enter_call", "leave_write"),
-    "gnutls_record_send2": Hook("enter_call", "leave_write"),
-    "gnutls_record_uncork": Hook("enter_uncork", "leave_uncork"),
-    "gnutls_deinit": Hook("on_free"),
-}
 _TURNS: Final = ("go_on_with_commands", "go_on_with_replies")
 
 _MAPPED: Final = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
@@ -81,7 +60,8 @@ _EVENT: Final = Struct("=I4xQQQ16s16sHH4xIB?H")
 
 def build(ports: frozenset[int], machine: Machine, received: Tracepoint) -> Build:
     arguments, fields = machine.arguments_at, received.fields_at
-    hooks = {name for hook in HOOKS.values() for name in hook if name is not None}
+    hooks = [hook for functions in HOOKS.values() for hook in functions.values()]
+    names = {name for hook in hooks for name in (hook.enter, hook.leave) if name is not None}
     return Build(
         sources=list(_SOURCES),
         constants={
@@ -104,7 +84,7 @@ def build(ports: frozenset[int], machine: Machine, received: Tracepoint) -> Buil
         ports=sorted(ports),
         programs={
             ON_RECEIVE: ProgramKind.TRACEPOINT,
-            **dict.fromkeys(sorted(hooks), ProgramKind.PROBE),
+            **dict.fromkeys(sorted(names), ProgramKind.PROBE),
             **dict.fromkeys(_TURNS, ProgramKind.PROBE),
         },
         turns={"turns": list(_TURNS)},

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from probes.tls_tap.elf import NoUsableElfError
-from probes.tls_tap.libraries import FUNCTIONS, tls_functions
+from probes.tls_tap.hooks import HOOKS
+from probes.tls_tap.libraries import tls_functions
 from tests.probes.tls_tap.made import compiled
 
 MAX_BYTES: Final = 1_500
@@ -37,7 +38,7 @@ def check(data: bytes) -> object:
         return None
     finally:
         os.close(descriptor)
-    assert functions.offsets.keys() <= set(FUNCTIONS[functions.kind])
+    assert functions.offsets.keys() <= set(HOOKS[functions.kind])
     assert all(0 <= offset < len(data) for offset in functions.offsets.values())
     return functions
 
@@ -45,8 +46,8 @@ def check(data: bytes) -> object:
 def seeds() -> Iterator[bytes]:
     """Libraries of some 800 bytes."""
     with tempfile.TemporaryDirectory() as folder:
-        for names in FUNCTIONS.values():
-            source = "".join(f"int {name}(void) {{ return 1; }}\n" for name in names[:3])
+        for names in HOOKS.values():
+            source = "".join(f"int {name}(void) {{ return 1; }}\n" for name in list(names)[:3])
             for table in ("gnu", "sysv", "both"):
                 options = [*_SMALL, f"-Wl,--hash-style={table}"]
                 content = compiled(source, Path(folder, "library"), options).read_bytes()

@@ -4,7 +4,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from probes.tls_tap.libraries import FUNCTIONS, Kind
+from probes.tls_tap.hooks import HOOKS, Kind
 
 # As libssl.so.1.1 has them, all under one version.
 _VERSION_1_1 = "OPENSSL_1_1_0 {{ global: {names}; local: *; }};\n"
@@ -19,7 +19,7 @@ def compiled(source: str, output: Path, options: Sequence[str] = ()) -> Path:
 
 def libssl_1_1(folder: Path, options: Sequence[str] = ()) -> Path:
     """A small library with the names of OpenSSL 1.1's."""
-    names = FUNCTIONS[Kind.OPENSSL]
+    names = HOOKS[Kind.OPENSSL]
     source = "".join(f"int {function}(void) {{ return {len(function)}; }}\n" for function in names)
     script = folder / "symbols.map"
     script.write_text(_VERSION_1_1.format(names="; ".join(names)))

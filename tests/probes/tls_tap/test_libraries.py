@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from probes.tls_tap.elf import NoUsableElfError
-from probes.tls_tap.libraries import FUNCTIONS, Kind, TlsFunctions, tls_functions
+from probes.tls_tap.hooks import HOOKS, Kind
+from probes.tls_tap.libraries import TlsFunctions, tls_functions
 from tests.probes.tls_tap.made import compiled, libssl_1_1
 
 _SYSTEM = Path("/usr/lib/x86_64-linux-gnu")
@@ -45,9 +46,9 @@ def _check(library: Path, kind: Kind, soname: str) -> None:
     functions = tls_functions(library)
     truth = _by_binutils(library)
     assert functions == TlsFunctions(
-        kind, soname, {name: truth[name] for name in FUNCTIONS[kind] if name in truth}
+        kind, soname, {name: truth[name] for name in HOOKS[kind] if name in truth}
     )
-    assert set(functions.offsets) == set(FUNCTIONS[kind])
+    assert set(functions.offsets) == set(HOOKS[kind])
 
 
 def test_debians_openssl_is_read_as_binutils_reads_it() -> None:
