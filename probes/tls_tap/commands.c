@@ -16,6 +16,8 @@
 #define CAPITALS 0xdfdfdfdf
 #define WORD_BYTES_MAX 24 /* a mechanism has 20 at most (RFC 4422 section 3.1), a chunk's size as many digits */
 
+#define CHUNK_MAX (1ull << 56) /* of a chunk: what is said to be larger is as good as endless */
+
 /* Of a window in which a message may end: as many as the verifier has patience for. */
 #define BODY_BYTES_AT_ONCE 64
 
@@ -130,7 +132,7 @@ static inline u64 read_word(struct stream *stream, struct event *event, u64 ther
             used = at + 1;
             if (byte > ' ') {
                 bytes++;
-                size = byte >= '0' && byte <= '9' ? size * 10 + (byte - '0') : 0;
+                size = byte < '0' || byte > '9' ? 0 : size > CHUNK_MAX ? size : size * 10 + (byte - '0');
             } else if (bytes || byte == '\r' || byte == '\n') {
                 is_over = 1;
                 used = at;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * What goes up through the ring buffer. probes/tls_tap/ring.py unpacks it.
+ * What goes up through the ring buffer. probes/tls_tap/program.py unpacks it.
  */
 
 /* How much of what a server reads or writes is looked at in one step. */

@@ -9,7 +9,7 @@
  *   replies.c   what it writes
  *   tap.c       the library's functions
  *
- * They are compiled as one text in this order, behind ports.c of probes/ebpf, as bcc understands its maps only in the main
+ * They are compiled as one text in this order, behind common.c of probes/ebpf, as bcc understands its maps only in the main
  * file.
  *
  * Hooks: uprobes and uretprobes on functions of OpenSSL and GnuTLS, which have the same arguments in the same order:
@@ -25,7 +25,8 @@
  *   the place of the outer, which finds nothing when it returns.
  * Kernel: 5.8, for the BPF ring buffer. CAP_BPF and CAP_PERFMON.
  * Caveats: a probe is in the file, and so in every program that has mapped it. What is no mail server's is left after two
- *   look-ups, but a trap into the kernel is made. Nothing of it is copied: a stream is one whose socket has a watched port.
+ *   look-ups, but a trap into the kernel is made; and a thread that makes a handshake gets its entry among `threads`. Nothing of
+ *   it is copied: a stream is one whose socket has a watched port.
  * Overhead: docs/benchmarks.md.
  *
  * Knobs, as -D constants: RING_PAGES, ARRIVAL_PAGES (powers of 2), THREADS, SERVERS, STREAMS; where registers and the
@@ -99,7 +100,7 @@ int enter_call_ex(void *context)
 {
     struct thread *thread = serving_thread();
     if (thread)
-        enter(thread, context, 1, REGISTER(context, ARGUMENT_4_AT));
+        enter(thread, context, 0, REGISTER(context, ARGUMENT_4_AT));
     return 0;
 }
 

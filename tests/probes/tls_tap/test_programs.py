@@ -99,6 +99,24 @@ def test_pipelined_commands_are_told_one_by_one(tapped: TapAndServer) -> None:
     ]
 
 
+LINES_OF_A_CALL = 2 + 33 * 8
+"""STEPS_AT_ONCE of tap.c, and STEPS in as many turns as the kernel allows."""
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_so_many_lines_of_one_call_are_told_and_one_more_makes_it_blind(
+    tapped: TapAndServer, more: int
+) -> None:
+    count = LINES_OF_A_CALL + more
+    recipients = Line(b"RCPT TO:<b@mx.test>\r\n" * count, b"250 Ok\r\n" * count)
+    told = tapped.play([*lines(MAIL), recipients, *lines(QUIT)]).spoken[2:]
+    assert told[:LINES_OF_A_CALL] == ["C: RCPT TO:<b@mx.test>"] * LINES_OF_A_CALL
+    if more:
+        assert told[LINES_OF_A_CALL:] == [f"LOST {len(recipients.sent) // count}"]
+    else:
+        assert told[LINES_OF_A_CALL:] == ["S: 250"] * count + ["C: QUIT", "S: 221"]
+
+
 @pytest.mark.parametrize("piece_bytes", [1, 5, 300, 1 << 20])
 def test_what_is_pipelined_behind_a_message_is_told(tapped: TapAndServer, piece_bytes: int) -> None:
     behind = Line(
@@ -160,6 +178,17 @@ def test_chunks_are_told_by_their_size(tapped: TapAndServer, piece_bytes: int) -
     assert told[4:8] == [f"C: BDAT {len(text)}", f"CHUNK {len(text)}", "S: 250", "C: BDAT  300 LAST"]
     assert told[8:10] == ["CHUNK 300", "S: 250"]
     assert told[14:] == ["C: BDAT 0 LAST", "S: 250", "C: QUIT", "S: 221"]
+
+
+def test_a_chunk_larger_than_any_number_has_no_end(tapped: TapAndServer) -> None:
+    """Else what is left of the number would be its size, and the rest of the chunk be commands."""
+    size = (1 << 64) + 2
+    script = [
+        *lines(MAIL, RCPT),
+        Line(b"BDAT %d\r\nab" % size, b"552 No\r\n"),
+        *lines(("MAIL FROM:<inside@body.test>", "500 What?")),
+    ]
+    assert tapped.play(script).spoken[4:] == [f"C: BDAT {size}", "S: 552", "S: 500"]
 
 
 SECRETS = ("AHVzZXIAc2VzYW1l", "dXNlcg==", "c2VzYW1l", "QUITE-A-SECRET", "MAIL FROM:<secret@client.test>")
