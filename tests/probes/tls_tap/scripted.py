@@ -85,12 +85,12 @@ class TapAndServer:
     def __init__(self, folder: Path) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
-        made = make_certificate(folder)
+        self.certificate = made = make_certificate(folder)
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(made.certificate, made.key)
-        self._client_context = ssl.create_default_context()
-        self._client_context.check_hostname = False
-        self._client_context.verify_mode = ssl.CERT_NONE
+        self.client_context = ssl.create_default_context()
+        self.client_context.check_hostname = False
+        self.client_context.verify_mode = ssl.CERT_NONE
         here, self._there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.keeper = Keeper(frozenset({self.port}))
         self.keeper.attach()
@@ -117,7 +117,7 @@ class TapAndServer:
         the server reads and writes at once."""
         server = threading.Thread(target=self._serve, args=(script, banner, read_bytes, write_bytes))
         server.start()
-        self._client_context.minimum_version = self._client_context.maximum_version = version
+        self.client_context.minimum_version = self.client_context.maximum_version = version
         with self.connect() as client:
             _expect(client, banner)
             for turn in script:
@@ -131,7 +131,7 @@ class TapAndServer:
     def connect(self) -> ssl.SSLSocket:
         plain = socket.create_connection(("127.0.0.1", self.port), _PATIENCE_SECONDS)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return self._client_context.wrap_socket(plain)
+        return self.client_context.wrap_socket(plain)
 
     def accept(self) -> socket.socket:
         connection, _ = self.listener.accept()
