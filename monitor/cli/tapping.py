@@ -67,7 +67,7 @@ def _keep(connection: socket.socket, ports: frozenset[int], user: User) -> None:
         signal.signal(number, signal.SIG_IGN)
     capabilities.set_name(NAME)
     _close_all_but(connection.fileno())
-    from probes.tls_tap.keeper import Keeper  # noqa: PLC0415  what reads libraries is its alone
+    from probes.tls_tap.keeper import Keeper, needs  # noqa: PLC0415  what reads libraries is its alone
 
     try:
         keeper = Keeper(ports)
@@ -77,7 +77,7 @@ def _keep(connection: socket.socket, ports: frozenset[int], user: User) -> None:
         connection.send(msgspec.json.encode(News(message=message, remedy=reason.remedy)))
         return
     keeper.introduce(connection)
-    give_up(user, keeper.needs())
+    give_up(user, needs())
     keeper.run(connection)
 
 

@@ -50,6 +50,15 @@ _ARRIVAL: Final = struct.Struct("=8xI4x")
 """The ring buffer's header of the record, a process, and what fills it up to 8 bytes."""
 
 
+def needs() -> Needs:
+    """Of a keeper that is attached: to look into other users' processes, to open what only they may, and to
+    attach to what comes."""
+    return Needs(
+        frozenset({Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH, wanted_to_attach()}),
+        system_calls=("perf_event_open", "openat2"),
+    )
+
+
 class Keeper:
     def __init__(self, ports: frozenset[int]) -> None:
         """Raises ProbeUnavailable."""
@@ -77,13 +86,6 @@ class Keeper:
         self._attachments.close()
         if self._receiving is not None:
             self._receiving.close()
-
-    def needs(self) -> Needs:
-        """From now on: to look into other users' processes, to open what only they may, and to attach."""
-        return Needs(
-            frozenset({Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH, wanted_to_attach()}),
-            system_calls=("perf_event_open", "openat2"),
-        )
 
     @property
     def descriptors(self) -> list[int]:

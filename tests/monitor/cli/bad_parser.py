@@ -1,6 +1,7 @@
 """A process that gives its privileges up as `watch` does, and then tries what whoever owns its parser would.
 
     python bad_parser.py [keeps_net_raw] [keeps_bpf] [starts_programs] [no_seccomp]
+    python bad_parser.py keeps_the_tap
 
 as root. It prints JSON: by attempt, the name of the error, or null where it succeeded.
 """
@@ -24,9 +25,11 @@ import psutil
 from monitor.cli.privileges import give_up
 from monitor.cli.users import to_become
 from probes.capabilities import Capability, Needs
+from probes.tls_tap.keeper import needs as keepers_needs
 
 # asm/unistd_64.h
 SYS_SENDTO, SYS_CLONE, SYS_PTRACE, SYS_UNSHARE, SYS_BPF = 44, 56, 101, 272, 321
+SYS_PERF_EVENT_OPEN = 298
 SYS_IO_URING_SETUP, SYS_CLONE3, SYS_OPENAT2 = 425, 435, 437
 CLONE_NEWUSER = 0x10000000
 # linux/bpf.h
@@ -43,6 +46,11 @@ def call(number: int, *arguments: Any) -> Callable[[], None]:
             raise OSError(ctypes.get_errno(), "")
 
     return attempt
+
+
+def libc_call(function: Callable[..., int], *arguments: Any) -> None:
+    if function(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), "")
 
 
 def outcome(attempt: Callable[[], Any]) -> str | None:
@@ -142,15 +150,19 @@ def main() -> None:
     kept = frozenset(
         Capability[argument.removeprefix("keeps_").upper()]
         for argument in sys.argv
-        if argument.startswith("keeps_")
+        if argument.startswith("keeps_") and argument != "keeps_the_tap"
     )
     tcp, udp = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
     packets = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
     to_somebody = struct.pack("=HHiHBB8s", socket.AF_PACKET, 0x0008, 1, 0, 0, 6, bytes(8))
-    neighbour, known_map = process_of_nobody(), new_map()
+    neighbour, roots, known_map = process_of_nobody(), os.getppid(), new_map()
     programs = ("/bin/true",) if "starts_programs" in sys.argv else ()
-    give_up(to_become("nobody"), Needs(kept, programs))
+    needs = keepers_needs() if "keeps_the_tap" in sys.argv else Needs(kept, programs)
+    give_up(to_become("nobody"), needs)
     attempts: dict[str, Callable[[], Any]] = {
+        "mount": lambda: libc_call(libc.mount, b"none", b"/mnt", b"tmpfs", ctypes.c_uint64(0), None),
+        "read the memory of a process of root's": lambda: open(f"/proc/{roots}/mem", "rb").close(),
+        "perf events": call(SYS_PERF_EVENT_OPEN, bytes(128), -1, 0, -1, 0),
         "read /etc/shadow": lambda: open("/etc/shadow", "rb").close(),
         "become root": lambda: os.setuid(0),
         "fork": fork,

@@ -16,6 +16,8 @@ pytestmark = [
 
 ROOT = Path(__file__).parents[3]
 
+OF_ROOT = {"read /etc/shadow", "read the memory of a process of root's"}
+
 
 def _outcomes(*arguments: str) -> dict[str, str | None]:
     command = [sys.executable, "-m", "tests.monitor.cli.bad_parser", *arguments]
@@ -35,15 +37,15 @@ def filtered() -> dict[str, str | None]:
 
 def test_nothing_works_that_somebody_would_try_who_owns_the_parser(filtered: dict[str, str | None]) -> None:
     missing = {"clone3", "openat2"}
-    assert filtered["read /etc/shadow"] == "EACCES"
+    assert {filtered[name] for name in OF_ROOT} == {"EACCES"}
     assert {filtered[name] for name in missing} == {"ENOSYS"}
-    assert {filtered[name] for name in filtered.keys() - missing - {"read /etc/shadow"}} == {"EPERM"}
+    assert {filtered[name] for name in filtered.keys() - missing - OF_ROOT} == {"EPERM"}
 
 
 def test_what_the_filter_denies_would_work_without_it(filtered: dict[str, str | None]) -> None:
     unfiltered = _outcomes("no_seccomp")
     the_users_doing = {name for name, error in unfiltered.items() if error == filtered[name]}
-    denied_by_the_kernel = {"read /etc/shadow", "become root", "packet socket"}
+    denied_by_the_kernel = {*OF_ROOT, "become root", "packet socket", "mount"}
     if Path("/proc/sys/kernel/unprivileged_bpf_disabled").read_text().strip() != "0":
         denied_by_the_kernel.add("make a BPF map")
     assert the_users_doing == denied_by_the_kernel
@@ -55,8 +57,8 @@ def test_a_probe_that_starts_programs_leaves_less_to_be_denied(filtered: dict[st
         *("execve", "connect")  # which went as far as to find nothing there
     }
     assert {name for name, error in outcomes.items() if error is not None} == {
+        *OF_ROOT,
         *(
-            "read /etc/shadow",
             "become root",
             "packet socket",
             "execve",
@@ -64,7 +66,14 @@ def test_a_probe_that_starts_programs_leaves_less_to_be_denied(filtered: dict[st
             "clone3",
             "make a BPF map",
         ),
-        *("ptrace", "name space of users", "name space of users, by clone", "io_uring"),
+        *(
+            "mount",
+            "perf events",
+            "ptrace",
+            "name space of users",
+            "name space of users, by clone",
+            "io_uring",
+        ),
     }
 
 
@@ -77,3 +86,13 @@ def test_libpcap_may_still_make_packet_sockets_and_no_others(filtered: dict[str,
     outcomes = _outcomes("keeps_net_raw")
     more = {name for name, error in outcomes.items() if error != filtered[name]}
     assert more == {"packet socket", "promiscuous mode"}
+
+
+def test_the_keeper_of_the_tap_may_look_where_root_may_and_attach_and_no_more(
+    filtered: dict[str, str | None],
+) -> None:
+    outcomes = _outcomes("keeps_the_tap")
+    more = {name for name, error in outcomes.items() if error != filtered[name]}
+    assert more == {*OF_ROOT, "openat2", "perf events"}
+    assert {name for name, error in outcomes.items() if error is None} == {*OF_ROOT, "openat2"}
+    assert outcomes["perf events"] == "ENOENT"  # which asked for nothing that there is
