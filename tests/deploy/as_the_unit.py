@@ -1,8 +1,10 @@
 """Runs a program as deploy/smtp-horizon.service would have it run, as far as that goes without systemd:
 
     unshare --mount --pid --fork python -m tests.deploy.as_the_unit PROGRAM ARGUMENT...
+    unshare --mount python -m tests.deploy.as_the_unit tls_tap PROGRAM ARGUMENT...
 
-as root. It is another user, nobody, with the unit's ambient capabilities and bounding set; may make no memory
+as root; the second with the drop-in for --tls-tap, which wants the processes of the host, as services have
+them. It is another user, nobody, with the unit's ambient capabilities and bounding set; may make no memory
 executable that it can write; sees of /proc what the unit says; and has the unit's list of system calls, in
 systemd's own words.
 """
@@ -20,17 +22,20 @@ from probes import capabilities
 from probes.capabilities import Capability
 
 UNIT = Path(__file__).parents[2] / "deploy/smtp-horizon.service"
+DROP_IN = UNIT.with_name("smtp-horizon-tls-tap.conf")
+TRACEFS = "/sys/kernel/tracing"
 # linux/prctl.h: since Linux 6.3
 PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN = 65, 1
 
 
-def directives() -> dict[str, list[str]]:
-    """Of the section [Service], in their order."""
+def directives(*drop_ins: Path) -> dict[str, list[str]]:
+    """Of the section [Service], in their order; those of drop-ins come behind."""
     found = defaultdict(list)
-    for line in UNIT.read_text().partition("[Service]\n")[2].partition("\n[Install]")[0].splitlines():
-        if line and not line.startswith("#"):
-            key, _, value = line.partition("=")
-            found[key].append(value)
+    for file in (UNIT, *drop_ins):
+        for line in file.read_text().partition("[Service]\n")[2].partition("\n[Install]")[0].splitlines():
+            if line and not line.startswith("#"):
+                key, _, value = line.partition("=")
+                found[key].append(value)
     return found
 
 
@@ -72,12 +77,18 @@ def _filter(allowed: set[str]) -> None:
 
 
 def main() -> None:
-    unit = directives()
+    is_tapping = sys.argv[1] == "tls_tap"
+    command = sys.argv[2:] if is_tapping else sys.argv[1:]
+    unit = directives(DROP_IN) if is_tapping else directives()
     calls = allowed_calls(unit["SystemCallFilter"])
-    options = f"hidepid={unit['ProtectProc'][0]}"
-    subprocess.run(["mount", "-t", "proc", "-o", options, "proc", "/proc"], check=True)
-    names = [name.removeprefix("CAP_") for name in unit["AmbientCapabilities"][0].split()]
+    shown = unit["ProtectProc"][-1]
+    if shown != "default":
+        subprocess.run(["mount", "-t", "proc", "-o", f"hidepid={shown}", "proc", "/proc"], check=True)
+    if is_tapping and not os.path.ismount(TRACEFS):
+        subprocess.run(["mount", "-t", "tracefs", "none", TRACEFS], check=True)  # as systemd does at boot
+    names = [name.removeprefix("CAP_") for name in " ".join(unit["AmbientCapabilities"]).split()]
     assert unit["CapabilityBoundingSet"] == unit["AmbientCapabilities"]
+    os.environ |= dict(setting.split("=", 1) for setting in unit["Environment"])
     nobody = pwd.getpwnam("nobody")
     capabilities.stay_permitted_as_another_user()
     os.setgroups([])
@@ -87,7 +98,7 @@ def main() -> None:
     capabilities.forbid_new_privileges()
     ctypes.CDLL(None).prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0)
     _filter(calls)
-    os.execv(sys.argv[1], sys.argv[1:])
+    os.execv(command[0], command)
 
 
 if __name__ == "__main__":

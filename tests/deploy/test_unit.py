@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path, PurePosixPath
@@ -12,7 +14,7 @@ from urllib.request import urlopen
 import pytest
 
 from monitor.cli import watch
-from tests.deploy.as_the_unit import UNIT, directives
+from tests.deploy.as_the_unit import DROP_IN, UNIT, directives
 from tests.lab.packages import LabUnavailableError, ensure
 from tests.lab.waiting import await_condition
 
@@ -47,9 +49,14 @@ def test_it_is_exposed_as_little_as_the_documents_say() -> None:
         assert f"`{directive}`" in document, f"nothing is said of {directive}"
 
 
-def test_systemd_finds_nothing_wrong_with_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("drop_ins", [[], [DROP_IN]])
+def test_systemd_finds_nothing_wrong_with_it(tmp_path: Path, drop_ins: list[Path]) -> None:
     copy = tmp_path / UNIT.name
     copy.write_text(UNIT.read_text().replace("/opt/smtp-horizon/bin/smtp-horizon", str(PROGRAM)))
+    folder = tmp_path / f"{UNIT.name}.d"
+    folder.mkdir()
+    for drop_in in drop_ins:
+        shutil.copy(drop_in, folder)
     verified = _analyze("verify", copy)
     assert (verified.returncode, verified.stderr) == (0, "")
 
@@ -113,6 +120,31 @@ def test_the_program_runs_under_it(tmp_path: Path) -> None:
         }
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.mark.live
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take what the unit takes")
+def test_with_its_drop_in_the_tap_runs_under_it(tmp_path: Path) -> None:
+    pytest.importorskip("seccomp", reason="python3-seccomp is not installed")
+    log = tmp_path / "log"
+    command = ["unshare", "--mount", sys.executable, "-m", "tests.deploy.as_the_unit", "tls_tap"]
+    command += [str(PROGRAM), "watch", "--interface", "lo", "--listen", "127.0.0.1:0"]
+    # This process has OpenSSL mapped, and is a mail server while it listens.
+    with socket.create_server(("127.0.0.1", 0)) as listener, log.open("wb") as output:
+        command += ["--ports", str(listener.getsockname()[1])]
+        assert ssl.OPENSSL_VERSION
+        process = subprocess.Popen(command, stderr=output, cwd=ROOT)
+        try:
+            await_condition(lambda: "metrics are at" in log.read_text(), process, log)
+            said = log.read_text()
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+            process.wait()
+    assert "running as nobody, with no capability" in said
+    assert "the TLS tap is on" in said
+    assert re.search(r"reading along in /\S*libssl\.so\.3 of process \d+", said)
 
 
 def _children(process: int) -> list[int]:
