@@ -15,6 +15,8 @@ from tests.lab.truth import Endpoint, SessionTruth
 
 _SENT: Final = (" -> ", " ~> ")
 _RECEIVED: Final = re.compile(r"^<(?:-|\*\*|~\*?) +(?P<code>\d{3})(?P<mark>[ -])?(?P<text>.*)$")
+# Its exit codes for wrong options, no connection, and a module of Perl's that is missing.
+_NO_SESSION: Final = {1, 2, 10}
 _TLS: Final = re.compile(r"^=== TLS started with cipher (?P<version>[^:]+):(?P<cipher>[^:]+)")
 
 
@@ -31,6 +33,8 @@ def run_swaks(
         ],
         check=False,  # a refused recipient is a status of its own
     )
+    if finished.returncode in _NO_SESSION:
+        raise RuntimeError(f"swaks: {finished.stdout}{finished.stderr}")
     chronicle = Chronicle("swaks", client, server, direction=direction)
     _read_transcript(finished.stdout.splitlines(), chronicle)
     return chronicle.truth()

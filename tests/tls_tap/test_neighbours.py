@@ -61,7 +61,7 @@ def test_clients_on_the_machine_are_not_taken_for_servers(
     with PythonServer(lab.network.client, tmp_path / "python", address=elsewhere), relay:
         relay.deliver([elsewhere, MX, server_address(exim.NUMBER)], RELAY_SENDER, message)
         assert relay.await_deliveries() == ["sent"] * 3
-        truth = swaks_to(lab, elsewhere)
+        truth = swaks_to(lab, elsewhere, 23_100)
         # What stays in this namespace passes no interface that is watched.
         found = records_since(watch, before, 2)
     assert [record["server"]["ip"] for record in found] == [elsewhere] * 2
@@ -80,7 +80,7 @@ def test_of_a_server_elsewhere_nothing_is_told_though_its_client_is_here(
     folder = lab.network.folder / "chasquid"
     folder.mkdir()
     with chasquid(lab.network.client, folder, client_address(21)):
-        truth = swaks_to(lab, client_address(21))
+        truth = swaks_to(lab, client_address(21), 23_101)
         (record,) = records_since(watch, before, 1)
     assert truth.inside is not None
     assert truth.inside.transactions
@@ -88,10 +88,10 @@ def test_of_a_server_elsewhere_nothing_is_told_though_its_client_is_here(
     assert record["tapped"] is None
 
 
-def swaks_to(lab: Laboratory, server: str) -> SessionTruth:
-    """From the machine of the servers."""
+def swaks_to(lab: Laboratory, server: str, port: int) -> SessionTruth:
+    """From the machine of the servers, by that port of its own: another's may be in TIME-WAIT."""
     return run_swaks(
-        *(lab.network.server, (server, 25), (server_address(30), 23_100), "--tls"),
+        *(lab.network.server, (server, 25), (server_address(30), port), "--tls"),
         *("--from", "swaks@client.test", "--to", scenario.RECIPIENT),
         direction="outbound",
     )
