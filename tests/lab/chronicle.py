@@ -48,9 +48,15 @@ class _Book:
     auth: list[tuple[str, int]] = field(default_factory=list)
     transactions: list[_Transaction] = field(default_factory=list)
 
+    @property
+    def transaction(self) -> _Transaction:
+        """The one under way, else the last: a MAIL that is refused on the way ends nothing."""
+        under_way = (one for one in reversed(self.transactions) if one.outcome is None)
+        return next(under_way, self.transactions[-1])
+
     def end_transaction(self, outcome: str) -> None:
         if self.transactions:
-            self.transactions[-1].end(outcome)
+            self.transaction.end(outcome)
 
     def truth(self) -> InsideTruth:
         return InsideTruth(transactions=self.truths(), auth=tuple(self.auth))
@@ -100,7 +106,8 @@ class Chronicle:
             self._banner = code, text
 
     def helo(self, verb: str, name: str, code: int, keywords: frozenset[str]) -> None:
-        self._book.end_transaction("aborted")
+        if code in _SUCCESS:  # OpenSMTPD refuses a second one, and goes on with what there is
+            self._book.end_transaction("aborted")
         if self._established:
             return
         self._helo.append((verb, name, code))
@@ -127,18 +134,19 @@ class Chronicle:
             self.anomalies.add("cleartext_auth")
 
     def mail(self, address: str, code: int) -> None:
-        self._book.end_transaction("aborted")
+        if code in _SUCCESS:
+            self._book.end_transaction("aborted")
         self._book.transactions.append(_Transaction(address, code))
         if code >= 400:
             self._book.transactions[-1].outcome = "rejected"
 
     def recipient(self, address: str, code: int) -> None:
-        self._book.transactions[-1].recipients.append((address, code))
+        self._book.transaction.recipients.append((address, code))
 
     def data(self, verb: str, wire_bytes: int | None, code: int) -> None:
         """The end of the message and its reply; or the refusal of it, with no bytes: of that a record has the
         outcome alone."""
-        transaction = self._book.transactions[-1]
+        transaction = self._book.transaction
         if wire_bytes is not None or code == LOST:
             transaction.data = DataTruth(verb, wire_bytes, code)
         if code != LOST:

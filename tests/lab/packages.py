@@ -104,7 +104,7 @@ def ensure(*, demonstration: bool = False) -> None:
     try:
         if not _fetch(packages, folders):
             # A fresh machine has no package lists yet, an old one has stale ones.
-            _apt("update")
+            apt("update")
             if not _fetch(packages, folders):
                 raise LabUnavailableError("apt-get could not install or download: " + " ".join(packages))
     except OSError as error:
@@ -112,7 +112,7 @@ def ensure(*, demonstration: bool = False) -> None:
 
 
 def _fetch(packages: list[str], folders: list[Path]) -> bool:
-    return (not packages or _install(packages)) and all(_unpack(folder) for folder in folders)
+    return (not packages or _install(packages)) and all(unpack(folder) for folder in folders)
 
 
 def _install(packages: list[str]) -> bool:
@@ -130,15 +130,16 @@ def _install(packages: list[str]) -> bool:
         policy.write_text("#!/bin/sh\nexit 101\n")
         policy.chmod(0o755)
     try:
-        return _apt("install", "--yes", "--no-install-recommends", *packages)
+        return apt("install", "--yes", "--no-install-recommends", *packages)
     finally:
         if ours:
             policy.unlink()
 
 
-def _unpack(folder: Path) -> bool:
+def unpack(folder: Path, *options: str) -> bool:
+    """The package that is called like the folder, into it. `options`: of apt."""
     with tempfile.TemporaryDirectory() as downloads:
-        if not _apt("download", folder.name, folder=downloads):
+        if not apt(*options, "download", folder.name, folder=downloads):
             return False
         folder.mkdir(parents=True, exist_ok=True)
         (package,) = Path(downloads).glob("*.deb")
@@ -146,7 +147,8 @@ def _unpack(folder: Path) -> bool:
     return True
 
 
-def _apt(*arguments: str, folder: str | None = None) -> bool:
+def apt(*arguments: str, folder: str | None = None) -> bool:
+    """Runs apt-get; says what it complains of."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     finished = subprocess.run(
         ["apt-get", "-q", *arguments],

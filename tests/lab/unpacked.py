@@ -45,7 +45,7 @@ def prepare_root(
         **etc_files,
     }
     for name, text in files.items():
-        (etc / name).parent.mkdir(exist_ok=True)
+        (etc / name).parent.mkdir(parents=True, exist_ok=True)
         (etc / name).write_text(text)
     return numbers
 

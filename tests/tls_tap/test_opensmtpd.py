@@ -1,0 +1,146 @@
+"""What real clients said inside TLS to OpenSMTPD, and what `watch --tls-tap` tells of it.
+
+It serves all connections in one process with libevent, by a TLS library of its own (libtls) that stands upon
+OpenSSL, and has another process sign what its handshakes need. It resumes no TLS session.
+"""
+
+import itertools
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+
+from tests.lab import opensmtpd, scenario
+from tests.lab.backports import ensure_backport
+from tests.lab.compare import differences, differences_inside, unmatched
+from tests.lab.network import Network, client_address, server_address
+from tests.lab.opensmtpd import OpenSmtpdWithTls
+from tests.lab.packages import LabUnavailableError, ensure
+from tests.lab.scenario import TLS_1_2, TLS_1_3
+from tests.lab.tls_scenario import (
+    GREETED,
+    LOGGED_IN,
+    UNGREETED,
+    VANISHING,
+    Way,
+    converse,
+    in_chunks,
+    larger_message,
+    pipelined,
+    pipelined_behind_a_message,
+    resets_at_once,
+)
+from tests.lab.truth import SessionTruth
+from tests.tls_tap.tapped_watch import Record, TappedWatch
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(os.geteuid() != 0, reason="namespaces, mail servers and uprobes need root"),
+]
+
+_NOT_SPOKEN: Final = {pipelined, pipelined_behind_a_message, in_chunks}
+"""PIPELINING and CHUNKING, which it does not offer."""
+SPOKEN: Final = tuple(words for words in GREETED if words not in _NOT_SPOKEN)
+MX: Final = server_address(opensmtpd.NUMBER), 25
+WORDS: Final = {
+    MX: (*SPOKEN, larger_message, *VANISHING, *UNGREETED),
+    (server_address(opensmtpd.NUMBER, 6), 25): SPOKEN[:3],
+    (server_address(opensmtpd.NUMBER), 465): (*SPOKEN, *LOGGED_IN, *VANISHING, *UNGREETED),
+    (server_address(opensmtpd.NUMBER), 587): LOGGED_IN,
+}
+VERSIONS: Final = (TLS_1_2, TLS_1_3)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    told: dict[str, list[SessionTruth]]
+    """By what was said."""
+    records: list[Record]
+
+    def of(self, *kinds: str) -> list[tuple[Record, SessionTruth]]:
+        """Those sessions, or all."""
+        truths = [truth for kind in kinds or self.told for truth in self.told[kind]]
+        pairs, _ = unmatched(self.records, truths)
+        assert len(pairs) == len(truths)
+        return pairs
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    try:
+        ensure()
+        ensure_backport()
+    except LabUnavailableError as reason:
+        pytest.skip(str(reason))
+    folder = tmp_path_factory.mktemp("opensmtpd")
+    with (
+        Network() as network,
+        OpenSmtpdWithTls(network.server, network.folder / "opensmtpd"),
+        TappedWatch(network.server, folder) as watch,
+    ):
+        told = drive(network)
+        watch.await_silence()
+        assert watch.sample_sum("smtp_monitor_verdict_mismatches_total") == 0
+        assert watch.sample_sum("smtp_monitor_tls_tap_events_lost_total") == 0
+        assert watch.stop() == 0, watch.said()
+        yield Run(told, watch.records())
+
+
+def drive(network: Network) -> dict[str, list[SessionTruth]]:
+    addresses = itertools.cycle(range(5, 35))
+    told: dict[str, list[SessionTruth]] = {}
+    with network.client.threads(16) as threads:
+        conversations = [
+            (
+                words.__name__,
+                threads.submit(converse, Way(server, version), client_of(server, next(addresses)), words),
+            )
+            for server, all_words in WORDS.items()
+            for words in all_words
+            for version in VERSIONS
+        ]
+        conversations.append(("failing", threads.submit(scenario.starttls_failing, MX, client_address(3))))
+        conversations.append(("clear", threads.submit(scenario.several_messages, MX, client_address(3))))
+        for kind, future in conversations:
+            told.setdefault(kind, []).append(future.result())
+    return told
+
+
+def client_of(server: tuple[str, int], number: int) -> str:
+    return client_address(number, 6 if ":" in server[0] else 4)
+
+
+def test_what_clients_did_and_were_answered_inside_tls_is_what_the_tap_tells(run: Run) -> None:
+    kinds = set(run.told) - {"failing", "clear", resets_at_once.__name__}
+    wrong = [line for record, truth in run.of(*kinds) for line in differences_inside(record, truth)]
+    assert not wrong
+
+
+def test_the_record_stays_what_a_bystander_sees(run: Run) -> None:
+    kinds = set(run.told) - {words.__name__ for words in UNGREETED}
+    wrong = [line for record, truth in run.of(*kinds) for line in differences(record, truth)]
+    assert not wrong
+    assert {record["envelope"] for record, _ in run.of(*(words.__name__ for words in SPOKEN))} == {"hidden"}
+
+
+def test_where_tls_was_never_there_nothing_is_said_to_be_inside(run: Run) -> None:
+    assert {record["tapped"] for record, _ in run.of("failing", "clear")} == {None}
+
+
+def test_every_record_is_of_a_session_that_somebody_tells_of(run: Run) -> None:
+    assert len(run.of()) == len(run.records) > 80
+
+
+def test_nobody_is_in_a_session_of_somebody_else(run: Run) -> None:
+    """Every session has senders of its own."""
+    seen = Counter(
+        address
+        for record, _ in run.of(*(words.__name__ for words in (*SPOKEN, *VANISHING)))
+        for address in {one["mail_from"] for one in record["tapped"]["transactions"]}
+        if address
+    )
+    assert len(seen) > 60
+    assert set(seen.values()) == {1}
