@@ -332,7 +332,7 @@ class RawClient:
     def _read_socket(self) -> bytes:
         data = self._socket.recv(_READ_SIZE)
         if not data:
-            raise ConversationEndedError("the server closed the connection")
+            raise ConversationEndedError(f"the server closed the connection: {self.remote}")
         self._received += len(data)
         return data
 

@@ -59,6 +59,7 @@ def _text(encoded: str) -> str:
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):
+    request_queue_size = 128  # who finds it full is refused, and Postfix' smtpd(8) ends by that
     daemon_threads = True
     block_on_close = False
 
