@@ -69,10 +69,12 @@ def steps_of(happening: Happening) -> set[int]:
     return {at for at in ends if happening.at(END - (at - STEP_SECONDS))}
 
 
+@pytest.mark.thorough
 def test_the_same_seed_gives_the_same_text(series: Series) -> None:
     assert text_of(backfill(DAYS, END, step=STEP_SECONDS)) == text_of(series)
 
 
+@pytest.mark.thorough
 def test_another_seed_gives_another(series: Series) -> None:
     assert text_of(backfill(DAYS, END, step=STEP_SECONDS, seed=2)) != text_of(series)
 

@@ -18,6 +18,7 @@ from tests.hygiene.wire import Server, converse
 
 pytestmark = [
     pytest.mark.live,
+    pytest.mark.thorough,
     pytest.mark.skipif(os.geteuid() != 0, reason="capturing, and reading another's memory, need root"),
 ]
 

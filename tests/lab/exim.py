@@ -18,6 +18,7 @@ from tests.lab.truth import SessionTruth
 from tests.lab.unpacked import launch_unpacked, prepare_root, run_unpacked
 
 PROGRAM: Final = UNPACKED[EXIM]
+INSTALLED: Final = Path("/usr/sbin/exim4")
 NUMBER: Final = 21
 _USER: Final = "Debian-exim"
 _PROGRAM_NAME: Final = "exim4"
@@ -102,22 +103,23 @@ begin retry
 
 
 class Exim(MailServer):
-    """The server."""
+    """The server. `root`: a root of its own, with one of another release."""
 
     name = "exim"
 
-    def __init__(self, namespace: Namespace, folder: Path) -> None:
+    def __init__(self, namespace: Namespace, folder: Path, root: Path | None = None) -> None:
         super().__init__(namespace, folder)
+        self._root = root or Path("/")
+        self._program = INSTALLED if root else folder / _PROGRAM_NAME
         self.log = folder / "var/log/mainlog"
         self.listeners = frozenset(
             (server_address(NUMBER, family), port) for family in (4, 6) for port in (25, 465)
         )
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        program = self.folder / _PROGRAM_NAME
-        if not program.exists():  # else it was stopped, and is started again
+        if not self.log.parent.exists():  # else it was stopped, and is started again
             self._configure()
-        return launch_unpacked(self.namespace, self.folder, [program, "-bdf"])
+        return launch_unpacked(self.namespace, self.folder, [self._program, "-bdf"], root=self._root)
 
     def _configure(self) -> None:
         settings = _SERVER_SETTINGS.format(
@@ -130,7 +132,7 @@ class Exim(MailServer):
             password=PASSWORD,
         )
         certificate = make_certificate(self.folder)
-        _prepare(self.folder, settings)
+        _prepare(self.folder, settings, self._program)
         (self.folder / "etc/server.pem").write_text(certificate.certificate.read_text())
         (self.folder / "etc/server.key").write_text(certificate.key.read_text())
 
@@ -145,7 +147,8 @@ class EximClient:
         self.namespace = namespace
         self.folder = folder
         self.log = folder / "var/log/mainlog"
-        self._program = _prepare(folder, _CLIENT_SETTINGS)
+        self._program = folder / _PROGRAM_NAME
+        _prepare(folder, _CLIENT_SETTINGS, self._program)
 
     def deliver(self, server: str, message: str, *, sender: str, in_clear: bool = False) -> None:
         """To the server with that IPv4 address; in clear, or with TLS where the server offers it."""
@@ -158,14 +161,13 @@ class EximClient:
         )
 
 
-def _prepare(folder: Path, settings: str) -> Path:
-    """Returns the program: a copy where its unprivileged parts can run it again, set-uid as if installed."""
-    program = folder / _PROGRAM_NAME
+def _prepare(folder: Path, settings: str, program: Path) -> None:
+    """`program`: the installed one, or where a copy is to be that its unprivileged parts can run again."""
     configuration = _COMMON_SETTINGS.format(program=program) + settings
     prepare_root(folder, [_USER], {"exim4/exim4.conf": configuration}, {})
-    shutil.copy(PROGRAM, program)
-    program.chmod(0o4755)
+    if program != INSTALLED:
+        shutil.copy(PROGRAM, program)
+        program.chmod(0o4755)  # set-uid, as if installed
     for name in ("spool", "log"):
         (folder / "var" / name).mkdir()
         (folder / "var" / name).chmod(0o777)
-    return program

@@ -1,14 +1,13 @@
-"""OpenSMTPD, from Debian's package, unpacked, and from its backports.
+"""OpenSMTPD, from Debian's package, unpacked.
 
-With Debian 12's OpenSSL the former's every TLS handshake fails ("missing private key"), so it is a witness of
-clear sessions and of failed handshakes. The latter's don't.
+With Debian 12's OpenSSL its every TLS handshake fails ("missing private key"), so it is a witness of clear
+sessions and of failed handshakes. Those of other releases do TLS.
 """
 
 import subprocess
 from pathlib import Path
 from typing import Final
 
-from tests.lab.backports import OPENSMTPD_WITH_TLS
 from tests.lab.certificates import make_certificate
 from tests.lab.network import Namespace, server_address
 from tests.lab.opensmtpd_log import read_opensmtpd_log
@@ -42,6 +41,7 @@ class OpenSmtpd(MailServer):
     """The server. It knows user1, user2, ... and whoever is called like an address; it refuses others."""
 
     name = "opensmtpd"
+    root = Path("/")
     program = UNPACKED[OPENSMTPD]
     settings = _SETTINGS
 
@@ -75,7 +75,9 @@ class OpenSmtpd(MailServer):
             (var / name).mkdir(parents=True)
         (var / "spool/smtpd").chmod(0o711)
         with self.log.open("wb") as log:
-            return launch_unpacked(self.namespace, self.folder, [self.program, "-d"], output=log)
+            return launch_unpacked(
+                self.namespace, self.folder, [self.program, "-d"], root=self.root, output=log
+            )
 
     def sessions(self) -> list[SessionTruth]:
         return read_opensmtpd_log(
@@ -85,13 +87,17 @@ class OpenSmtpd(MailServer):
 
 
 class OpenSmtpdWithTls(OpenSmtpd):
-    """The one of backports, on the ports for submission too. Its log is read for clear sessions alone."""
+    """One of another release, in a root of its own; on the ports for submission, too.
 
-    program = OPENSMTPD_WITH_TLS
+    Its log is read for clear sessions alone.
+    """
+
+    program = Path("/usr/sbin/smtpd")
     settings = _SETTINGS.replace("action", _SUBMISSION + "action", 1)
 
-    def __init__(self, namespace: Namespace, folder: Path) -> None:
+    def __init__(self, namespace: Namespace, folder: Path, root: Path) -> None:
         super().__init__(namespace, folder)
+        self.root = root
         self.listeners |= {(server_address(NUMBER), port) for port in (465, 587)}
 
 

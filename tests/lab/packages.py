@@ -112,7 +112,7 @@ def ensure(*, demonstration: bool = False) -> None:
 
 
 def _fetch(packages: list[str], folders: list[Path]) -> bool:
-    return (not packages or _install(packages)) and all(unpack(folder) for folder in folders)
+    return (not packages or _install(packages)) and all(_unpack(folder) for folder in folders)
 
 
 def _install(packages: list[str]) -> bool:
@@ -136,10 +136,9 @@ def _install(packages: list[str]) -> bool:
             policy.unlink()
 
 
-def unpack(folder: Path, *options: str) -> bool:
-    """The package that is called like the folder, into it. `options`: of apt."""
+def _unpack(folder: Path) -> bool:
     with tempfile.TemporaryDirectory() as downloads:
-        if not apt(*options, "download", folder.name, folder=downloads):
+        if not apt("download", folder.name, folder=downloads):
             return False
         folder.mkdir(parents=True, exist_ok=True)
         (package,) = Path(downloads).glob("*.deb")

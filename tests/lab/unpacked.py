@@ -55,18 +55,23 @@ def launch_unpacked(
     folder: Path,
     command: Sequence[str | Path],
     *,
+    root: Path = Path("/"),
     output: IO[Any] | int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
-    return namespace.start(_inside(folder, command), output=output, env=dict(os.environ, LC_ALL="C"))
+    """`root`: the folder that is to be its root, with all but /etc and /var in it."""
+    return namespace.start(_inside(folder, command, root), output=output, env=dict(os.environ, LC_ALL="C"))
 
 
 def run_unpacked(
     namespace: Namespace, folder: Path, command: Sequence[str | Path], *, given: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    return namespace.run(_inside(folder, command), input=given, env=dict(os.environ, LC_ALL="C"))
+    return namespace.run(_inside(folder, command, Path("/")), input=given, env=dict(os.environ, LC_ALL="C"))
 
 
-def _inside(folder: Path, command: Sequence[str | Path]) -> list[str | Path]:
+def _inside(folder: Path, command: Sequence[str | Path], root: Path) -> list[str | Path]:
     # "ip netns exec" already gave the process a mount namespace of its own.
-    script = 'mount --bind "$0/etc" /etc && mount --bind "$0/var" /var && exec "$@"'
-    return ["sh", "-c", script, folder, *command]
+    mounts = [(folder / name, root / name) for name in ("etc", "var")]
+    if root != Path("/"):
+        mounts += [(Path("/", name), root / name) for name in ("dev", "proc")]
+    script = "".join(f'mount --rbind "{there}" "{here}" && ' for there, here in mounts)
+    return ["sh", "-c", script + 'exec chroot "$0" "$@"', root, *command]

@@ -46,7 +46,11 @@ def have_sessions(network: Network) -> list[SessionTruth]:
 
 @pytest.mark.parametrize(
     ("interface", "directions"),
-    [("any", {"inbound", "internal"}), ("lo", {"internal"}), ("mail0", {"inbound"})],
+    [
+        ("any", {"inbound", "internal"}),
+        pytest.param("lo", {"internal"}, marks=pytest.mark.thorough),
+        pytest.param("mail0", {"inbound"}, marks=pytest.mark.thorough),
+    ],
 )
 def test_each_session_on_the_interface_is_seen_once(
     network: Network, interface: str, directions: set[str]

@@ -28,6 +28,7 @@ from tests.lab.watch import Watch
 
 pytestmark = [
     pytest.mark.live,
+    pytest.mark.thorough,
     pytest.mark.skipif(os.geteuid() != 0, reason="namespaces, mail servers and capturing need root"),
 ]
 

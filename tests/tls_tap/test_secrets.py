@@ -24,6 +24,7 @@ from tests.tls_tap.tapped_watch import TappedWatch, bpftool, kernel_numbers
 
 pytestmark = [
     pytest.mark.live,
+    pytest.mark.thorough,
     pytest.mark.skipif(os.geteuid() != 0, reason="namespaces, mail servers and uprobes need root"),
 ]
 

@@ -179,6 +179,7 @@ def _try(library: Path) -> None:
     assert time.process_time() - before < 2
 
 
+@pytest.mark.thorough
 def test_a_library_cut_short_anywhere_is_refused_or_read(small_libssl: bytes, tmp_path: Path) -> None:
     library = tmp_path / "libssl.so.1.1"
     for length in range(len(small_libssl)):

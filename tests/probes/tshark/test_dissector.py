@@ -19,7 +19,10 @@ from probes.tshark.probe import TsharkFilesProbe
 from tests.segments import PORTS, capture_path
 
 TSHARK = which("tshark") or ""
-pytestmark = pytest.mark.skipif(not TSHARK, reason="tshark is not installed")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(not TSHARK, reason="tshark is not installed"),
+]
 
 MID = str(capture_path("mid"))
 STARTTLS = str(capture_path("starttls_tls13"))
@@ -111,7 +114,6 @@ def test_a_tshark_that_hangs_is_replaced(mid: list[Segment], monkeypatch: pytest
     assert not probe.counts.dropped
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("frames_per_tshark", [7, dissector.FRAMES_PER_TSHARK])
 def test_a_frame_over_which_tshark_dies_twice_is_left_out_and_counted(
     frames_per_tshark: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

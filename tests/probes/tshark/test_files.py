@@ -42,6 +42,8 @@ from tests.probes.tshark.packets import (
 )
 from tests.segments import PORTS, capture_path, segments_of
 
+pytestmark = pytest.mark.thorough
+
 PROGRAM = str(Path(sys.executable).with_name("smtp-horizon"))
 ROOT = Path(__file__).parents[3]
 PLAIN = capture_path("starttls_tls13")
