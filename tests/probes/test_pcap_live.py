@@ -145,11 +145,21 @@ def collect(probe, seconds=0.8):
 
 
 def bytes_sent(segments, port):
-    """What the source port sent, by sequence numbers; a copy of a segment would show as a repetition."""
+    """What the source port sent, by sequence numbers.
+
+    On a busy machine TCP sends some of it again; a probe that sees packets twice does so with all of them.
+    """
     pieces = [(s.sequence, s.payload, s.length) for s in segments if s.source_port == port and s.length]
-    assert len(set(pieces)) == len(pieces)
-    assert all(len(payload) == length for _, payload, length in pieces)
-    return b"".join(payload for _, payload, _ in pieces)
+    assert len(pieces) < 2 * len(set(pieces))
+    first = pieces[0][0]
+    sent = bytearray()
+    for at, payload, length in sorted(
+        ((s - first) % 2**32, payload, length) for s, payload, length in pieces
+    ):
+        assert len(payload) == length
+        assert at <= len(sent)
+        sent[at : at + length] = payload
+    return bytes(sent)
 
 
 BODY = bytes(range(256)) * 1200

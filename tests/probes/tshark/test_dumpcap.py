@@ -117,7 +117,10 @@ def test_nothing_is_lost_or_doubled_while_dumpcaps_and_tsharks_take_over(
 def test_what_the_kernel_drops_is_counted(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dumpcap, "KERNEL_BUFFER_MIB", 1)
     with recorded(network.server, [INTERFACE], LiveTsharkProbe, hold=True) as recording:
-        converse(network.server, network.client, server_address(1), connections=3, sizes=(24_000_009,))
+        (process,) = processes("dumpcap")
+        process.suspend()
+        converse(network.server, network.client, server_address(1), connections=3, sizes=(3_000_009,))
+        process.resume()
         # The kernel has counted; what was captured is read now, and dumpcap tells when it is told to end.
     counts = recording.counts
     assert counts.dropped[DropSite.KERNEL] > 0
