@@ -16,10 +16,13 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 def pytest_configure() -> None:
-    """Nobody is to look for a mistake in a source that is not what runs; and Ctrl-C ends what tests start,
-    though a shell has those ignore it whom it runs in its background."""
+    """Nobody is to look for a mistake in a source that is not what runs. And Ctrl-C and a closing terminal
+    end what tests start, though a shell has those ignore the one whom it runs in its background, and nohup
+    the other."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     changed = outdated()
     if changed:
         raise pytest.UsageError(

@@ -168,9 +168,9 @@ def mismatches() -> Panel:
 
 def seen_whole() -> Panel:
     return figure(
-        "Inbound sessions seen whole",
+        "Encrypted sessions seen whole",
         "Of the encrypted sessions of the last day, but for those to others, those that the tap saw from "
-        " the handshake's end to their own. Orange below 95 %, red below 80 %: what stands below "
+        "the handshake's end to their own. Orange below 95 %, red below 80 %: what stands below "
         "is then said of a part of the dark mail only.",
         Query(ratio(_to_us(_DAY, result="whole"), _to_us(_DAY)), "whole"),
         unit=SHARE,
@@ -205,9 +205,9 @@ def what_is_compared() -> Panel:
 def not_seen_whole() -> Panel:
     by_result = _to_us(_DAY, "result", result=but("whole"))
     return lines(
-        "Encrypted inbound sessions not seen whole, each over the day before",
+        "Encrypted sessions not seen whole, each over the day before",
         "Of all encrypted sessions, but for those to others. partial: something is missing, and what "
-        " was seen counts. unsure: it may belong to another session, so nothing counts. missed: "
+        "was seen counts. unsure: it may belong to another session, so nothing counts. missed: "
         "nothing was seen, as where the server's TLS library can't be tapped.",
         Query(f"{by_result} / on() group_left() ({_to_us(_DAY)} > 0)", "{{result}}"),
         unit=SHARE,
@@ -229,7 +229,7 @@ def seen_by_port() -> Panel:
         return ratio(_to_us(_DAY, "port", result=result), _to_us(_DAY, "port"))
 
     return rows(
-        "Encrypted inbound sessions by port, last day",
+        "Encrypted sessions by port, last day",
         "How they were seen inside. What we send to others is not among them: it is decrypted there.",
         Query(sessions, "Sessions", unit=COUNT),
         Query(share("whole"), "Whole", colours.HIDDEN),

@@ -71,7 +71,7 @@ TAP_MISSES_SESSIONS: Final = Alert(
     Severity.WARNING,
     "The TLS tap on {{ $labels.instance }} misses {{ $value | humanizePercentage }} of the sessions on port "
     "{{ $labels.port }}",
-    "So many of the encrypted inbound sessions of the last 6 hours were not seen inside, and the last hour "
+    "So many of the encrypted sessions to us of the last 6 hours were not seen inside, and the last hour "
     "is no better. What is said of dark mail is said of the others only.",
 )
 

@@ -29,6 +29,7 @@ class TappedStream:
 
     __slots__ = (
         "_began",
+        "_closed",
         "_dialogue",
         "_ended",
         "_ledger",
@@ -71,7 +72,7 @@ class TappedStream:
         """What the client said before the first reply, which tells what that is; None once it has come."""
         self._next_number = event.number
         self._lost = not self._began
-        self._ended = False
+        self._closed = self._ended = False
         self._quit_answered = False
         self._server_spoke_last = True
         self._said = 0
@@ -91,15 +92,20 @@ class TappedStream:
             not self._lost
             and not self._ledger.overflowed
             and self._dialogue.phase not in NOT_SMTP
-            and (self._ended or self._quit_answered)
+            and (self._is_over or self._quit_answered)
         )
+
+    @property
+    def _is_over(self) -> bool:
+        """The client said no more than was heard."""
+        return self._closed or self._ended
 
     def event(self, event: TapEvent) -> None:
         """Takes the next event."""
         self.last_at_ns = event.at_ns
         self.is_unsure |= event.is_unsure
         if event.number != self._next_number or self._ended:
-            self._ended = False
+            self._closed = self._ended = False
             self._lose()
         self._next_number = event.number + 1
         match event.kind:
@@ -120,6 +126,8 @@ class TappedStream:
                 self._lose()
             case Kind.ENDED:
                 self._ended = True
+            case Kind.CLOSED:
+                self._closed = True
         self.kept_bytes = self._ledger.kept_bytes + self._dialogue.buffered_bytes + len(self._opening or b"")
 
     def close(self, since_ns: int) -> Tapped:
@@ -131,8 +139,8 @@ class TappedStream:
             self._hear(self._opening)  # never answered
         if self._dialogue.phase is Phase.BODY:
             self._take(self._dialogue.client_lost(0))  # how much of it came is not told before its end
-        self._take(self._dialogue.closed(in_doubt=self._lost or not self._ended))
-        if not (self._ended or self._quit_answered):
+        self._take(self._dialogue.closed(in_doubt=self._lost or not self._is_over))
+        if not (self._is_over or self._quit_answered):
             self._ledger.lost()
         return Tapped(
             TapResult.WHOLE if self._is_whole else TapResult.PARTIAL,
@@ -236,6 +244,7 @@ class TappedStream:
     # ------------------------------------------------------------------ for who holds it against the packets
 
     def _count_read(self, length: int) -> None:
+        self._closed = False  # whoever said that the client had gone, it had not
         self.plain_bytes += length
         self._server_spoke_last = False
 

@@ -26,6 +26,8 @@ after it came. Chosen far above both. What lies so near before or after a sessio
 _PERHAPS_ELSEWHERE: Final = frozenset({Direction.OUTBOUND, Direction.INTERNAL})
 """What is decrypted on another's machine, or on another of ours."""
 
+_LAST: Final = frozenset({Kind.CLOSED, Kind.ENDED})
+
 _MISSED: Final = Tapped(TapResult.MISSED)
 _UNSURE: Final = Tapped(TapResult.UNSURE)
 
@@ -71,7 +73,7 @@ class TappedStreams:
         key = (event.flow, event.cookie)
         stream = self._streams.get(key)
         if stream is None:
-            if event.kind is Kind.ENDED:
+            if event.kind in _LAST:
                 return  # of one that a session has had already
             stream = self._begin(key, event)
         else:

@@ -7,7 +7,7 @@
 #define WINDOW_BYTES 256
 
 /* probes/tls_tap/event.py says what they mean. */
-enum kind { BEGUN = 1, COMMANDS, REPLY, MESSAGE, CHUNK, LOST, ENDED };
+enum kind { BEGUN = 1, COMMANDS, REPLY, MESSAGE, CHUNK, LOST, ENDED, CLOSED };
 
 /* The two ends of a connection, as the server's socket has them. IPv4 addresses are mapped into IPv6. */
 struct socket {

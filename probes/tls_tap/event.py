@@ -28,6 +28,8 @@ class Kind(IntEnum):
     told of the stream."""
     ENDED = 7
     """The server has freed what the library kept of the connection."""
+    CLOSED = 8
+    """The server found that the client has gone, or has ended TLS. Not every library tells."""
 
 
 class TapEvent(Struct, frozen=True, gc=False):

@@ -38,6 +38,10 @@
 #define STEPS 8
 #define STEPS_AT_ONCE 2 /* in the program that is called first, which has more to do. Most calls are one line */
 
+/* gnutls.h */
+#define GNUTLS_E_PULL_ERROR -54
+#define GNUTLS_E_PREMATURE_TERMINATION -110
+
 #define REGISTER(context, at) (*(u64 *)((context) + (at)))
 
 enum turn { ON_COMMANDS, ON_REPLIES };
@@ -157,6 +161,14 @@ static inline u32 bytes_of(void *context, const struct thread *call)
     return size;
 }
 
+/* That there is nothing more to read: the client has ended TLS, or left without, or (with GnuTLS) its connection is broken.
+ * SSL_read_ex does not tell it from having to wait. */
+static inline bool has_client_gone(void *context, const struct thread *call)
+{
+    s32 result = REGISTER(context, RESULT_AT);
+    return !call->size_at && (!result || result == GNUTLS_E_PREMATURE_TERMINATION || result == GNUTLS_E_PULL_ERROR);
+}
+
 /* Puts the next window into the event. How many bytes of it are there; 0: it can't be read, and the stream is blind. */
 static inline u64 look(struct thread *call, struct stream *stream)
 {
@@ -232,6 +244,8 @@ static inline void go_on(void *context, enum turn turn, bool returns)
         }
         /* Nothing of what it read stays in the window. */
         __builtin_memset(call->event.text, 0, WINDOW_BYTES);
+    } else if (stream && has_read && has_client_gone(context, call)) {
+        tell(stream, &call->event, CLOSED, 0, 0);
     }
     call->is_open = false;
 }

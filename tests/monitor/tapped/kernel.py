@@ -93,6 +93,11 @@ class Kernel:
         self._tell(Kind.ENDED)
         return self
 
+    def close(self) -> "Kernel":
+        """The client has gone."""
+        self._tell(Kind.CLOSED)
+        return self
+
     def say(self, said: Iterable[tuple[Side, bytes]]) -> "Kernel":
         for side, data in said:
             if side is Side.CLIENT:

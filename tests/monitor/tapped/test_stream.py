@@ -143,14 +143,33 @@ def test_what_the_client_left_unfinished_was_aborted(ending: str) -> None:
     assert lists_of(found) == lists_of(clear)
 
 
+UNFINISHED = GREETING + MESSAGE + "C: MAIL FROM:<a@client.example>\nS: 250 ok"
+
+
 def test_a_stream_that_the_server_never_freed_is_whole_only_after_a_quit() -> None:
     def without_end(transcript: str) -> Tapped:
         return tapped(events_of(transcript)[:-1])
 
     assert without_end(GREETING + MESSAGE + QUIT).result is TapResult.WHOLE
-    cut_short = without_end(GREETING + MESSAGE + "C: MAIL FROM:<a@client.example>\nS: 250 ok")
+    cut_short = without_end(UNFINISHED)
     assert cut_short.result is TapResult.PARTIAL
     assert [transaction.outcome for transaction in cut_short.transactions] == ["accepted", "unknown"]
+
+
+def test_or_when_it_found_that_the_client_has_gone() -> None:
+    for after in (Kernel.close, lambda kernel: kernel.close().say(spoken("S: 421 gone")).close().end()):
+        found = tapped(after(Kernel().begin().say(spoken(UNFINISHED))).events)
+        assert found.result is TapResult.WHOLE
+        assert [transaction.outcome for transaction in found.transactions] == ["accepted", "aborted"]
+
+
+def test_who_says_more_had_not_gone() -> None:
+    said = spoken("C: RCPT TO:<b@example.test>\nS: 250 ok")
+    goes_on = Kernel().begin().say(spoken(UNFINISHED)).close().say(said)
+    found = tapped(goes_on.events)
+    assert found.result is TapResult.PARTIAL
+    assert [transaction.outcome for transaction in found.transactions] == ["accepted", "unknown"]
+    assert tapped(goes_on.close().events).result is TapResult.WHOLE
 
 
 def test_a_stream_joined_on_its_way_lists_what_came_after_the_next_reply() -> None:
@@ -206,7 +225,7 @@ WITH_HOLES = sorted(SESSIONS.keys() - {"lmtp"})
 def test_no_hole_makes_anything_definite_and_wrong(name: str, greets: bool) -> None:
     said = spoken(("S: 220 mx.example\n" if greets else "") + SESSIONS[name])
     for cut in (whole, halves, bytewise):
-        events = Kernel(cut=cut).begin().say(said).end().events
+        events = Kernel(cut=cut).begin().say(said).close().end().events
         truth = lists_of(tapped(events))
         for first in range(len(events)):
             for length in (1, 2, 3, 5, 8, 13):
@@ -215,7 +234,7 @@ def test_no_hole_makes_anything_definite_and_wrong(name: str, greets: bool) -> N
                     continue
                 found = tapped(left)
                 reaches_the_end = first + length == len(events)
-                ended_by_quit = not reaches_the_end or length == 1
+                ended_by_quit = not reaches_the_end or length <= 2
                 if not (ended_by_quit and found.result is TapResult.WHOLE):
                     assert found.result is TapResult.PARTIAL, (first, length)
                 assert not wrong_lists(lists_of(found), truth), (cut, first, length)
@@ -227,7 +246,7 @@ def test_no_number_of_holes_makes_anything_definite_and_wrong(
 ) -> None:
     said = spoken(SESSIONS[name] + SESSIONS[other])
     random = data.draw(st.randoms(use_true_random=False))
-    events = Kernel(cut=pieces(random)).begin().say(said).end().events
+    events = Kernel(cut=pieces(random)).begin().say(said).close().end().events
     truth = lists_of(tapped(events))
     left = [event for event in events if random.random() < 0.9] or events[:1]
     assert not wrong_lists(lists_of(tapped(left)), truth)

@@ -151,8 +151,8 @@ def test_ipv6_extension_headers_are_stepped_over(network: Network, tmp_path: Pat
     assert count_by_tshark(dump, "ipv6.hopopts && ipv6.dstopts") > CONNECTIONS
 
 
-@pytest.mark.parametrize("tags", [1, 2])
-@pytest.mark.parametrize("offload", ["on", "off"])
+@pytest.mark.parametrize("tags", [pytest.param(1, marks=pytest.mark.thorough), 2])
+@pytest.mark.parametrize("offload", ["on", pytest.param("off", marks=pytest.mark.thorough)])
 def test_vlan_tags_are_stepped_over(network: Network, tmp_path: Path, tags: int, offload: str) -> None:
     """With offload the kernel keeps the outer tag beside the packet, without it writes it in."""
     for namespace in (network.server, network.client):

@@ -65,7 +65,7 @@ class Tapped:
             match event.kind:
                 case Kind.REPLY:
                     told.append(f"S: {event.text.decode()}")
-                case Kind.BEGUN | Kind.ENDED:
+                case Kind.BEGUN | Kind.CLOSED | Kind.ENDED:
                     told.append(event.kind.name)
                 case _:
                     told.append(f"{event.kind.name} {event.length}")
@@ -126,7 +126,7 @@ class TapAndServer:
                 _expect(client, turn.reply)
             client.unwrap()
         server.join(_PATIENCE_SECONDS)
-        return self._told()
+        return self.told()
 
     def connect(self) -> ssl.SSLSocket:
         plain = socket.create_connection(("127.0.0.1", self.port), _PATIENCE_SECONDS)
@@ -159,7 +159,7 @@ class TapAndServer:
                 _write(server, turn.reply, write_bytes)
             server.recv(1)
 
-    def _told(self) -> Tapped:
+    def told(self) -> Tapped:
         """Of the one connection, to its end."""
         tapped = Tapped()
         deadline = time.monotonic() + _PATIENCE_SECONDS

@@ -2,7 +2,10 @@
 
 import os
 import ssl
+import subprocess
+import threading
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 
@@ -72,6 +75,44 @@ def test_it_is_told_the_same_however_the_server_reads_it(tapped: TapAndServer, r
 @pytest.mark.parametrize("write_bytes", PIECES)
 def test_it_is_told_the_same_however_the_server_writes_it(tapped: TapAndServer, write_bytes: int) -> None:
     assert tapped.play(ORDINARY, write_bytes=write_bytes).spoken == ORDINARY_TOLD
+
+
+SERVER_THAT_CALLS_SSL_READ: Final = """
+use Net::SSLeay;
+Net::SSLeay::initialize();
+my $context = Net::SSLeay::CTX_new();
+Net::SSLeay::set_cert_and_key($context, $ARGV[0], $ARGV[1]);
+my $session = Net::SSLeay::new($context);
+Net::SSLeay::set_fd($session, 0);
+Net::SSLeay::accept($session);
+while (Net::SSLeay::read($session)) {}
+Net::SSLeay::free($session);
+"""
+"""Python's calls SSL_read_ex."""
+
+
+@pytest.mark.parametrize("says_goodbye", [True, False])
+def test_that_the_client_has_gone_is_told_where_the_library_tells(
+    tapped: TapAndServer, says_goodbye: bool
+) -> None:
+    made = tapped.certificate
+    command = ["perl", "-e", SERVER_THAT_CALLS_SSL_READ, str(made.certificate), str(made.key)]
+    # With TLS 1.3 there is something left to read: so TCP resets, which SSL_read does not tell from waiting.
+    tapped.client_context.minimum_version = ssl.TLSVersion.TLSv1_2
+    tapped.client_context.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    def serve() -> None:
+        with tapped.accept() as connection:
+            subprocess.run(command, stdin=connection.fileno(), check=True)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    with tapped.connect() as client:
+        client.sendall(b"NOOP\r\n")
+        if says_goodbye:
+            client.unwrap()
+    server.join()
+    assert tapped.told().transcript == ["BEGUN", "C: NOOP", "CLOSED", "ENDED"]
 
 
 def test_a_greeting_inside_tls_comes_first(tapped: TapAndServer) -> None:

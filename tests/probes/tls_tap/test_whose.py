@@ -307,11 +307,11 @@ def serve_with_a_pool(tapped: TapAndServer) -> None:
     all_of_them = [Fed(tapped.accept(), tapped.context) for _ in range(CLIENTS)]
     readable: SimpleQueue[Fed] = SimpleQueue()
     encrypted: LifoQueue[tuple[Fed, bytes]] = LifoQueue()  # who comes first gets what another read
-    left = CLIENTS
+    gone: list[Fed] = []
+    is_over = threading.Event()
 
     def work() -> None:
-        nonlocal left
-        while left > 0:
+        while not is_over.is_set():
             try:
                 fed = readable.get(timeout=0.01)
             except Empty:
@@ -327,16 +327,17 @@ def serve_with_a_pool(tapped: TapAndServer) -> None:
                 fed.decrypt(data)
                 waiting[fed.connection.fileno()] = fed
             else:
-                left -= 1
+                gone.append(fed)
 
     waiting = {fed.connection.fileno(): fed for fed in all_of_them}
     workers = [threading.Thread(target=work) for _ in range(4)]
     for worker in workers:
         worker.start()
     deadline = time.monotonic() + 20
-    while left > 0 and time.monotonic() < deadline:
+    while len(gone) < CLIENTS and time.monotonic() < deadline:
         for descriptor in select.select(list(waiting), [], [], 0.01)[0]:
             readable.put(waiting.pop(descriptor))
+    is_over.set()
     for worker in workers:
         worker.join(20)
     for fed in all_of_them:

@@ -80,7 +80,7 @@ def syns(recording: Recording) -> int:
     return sum(segment.flags & (SYN | ACK) == SYN for segment in recording.segments)
 
 
-@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("family", [4, pytest.param(6, marks=pytest.mark.thorough)])
 def test_live_segments_are_those_of_tcpdump(family: int, network: Network, tmp_path: Path) -> None:
     with (
         dumped(network.server, INTERFACE, tmp_path / "dump") as dump,
@@ -141,6 +141,7 @@ def test_two_interfaces_are_seen_and_no_third(network: Network, tmp_path: Path) 
     assert timeless(recording.segments) == timeless(by_tshark(first) + by_tshark(second))
 
 
+@pytest.mark.thorough
 def test_any_is_all_interfaces(network: Network) -> None:
     second_cable(network)
     with recorded(network.server, ["any"], LiveTsharkProbe) as recording:
@@ -180,6 +181,7 @@ def test_a_dumpcap_that_is_killed_is_replaced(network: Network, monkeypatch: pyt
     assert syns(recording) == 3 + 5
 
 
+@pytest.mark.thorough
 def test_a_pipe_is_captured_as_an_interface(network: Network, tmp_path: Path) -> None:
     dump, pipe = tmp_path / "dump", tmp_path / "pipe"
     with dumped(network.server, INTERFACE, dump):
