@@ -43,7 +43,7 @@ test-fast: setup ## tests without live mail servers and captures' degraded copie
 test-live: setup lab ## only the tests with real mail servers in network namespaces, as root
 	$(BIN)/pytest -q -m live
 
-thorough: setup lab ## what takes long and guards something narrow: replays, benchmarks' own tests, postgrey; as root
+thorough: setup lab ## what takes long and guards something narrow: replays, other TLS libraries, tshark's oddities, postgrey; as root
 	$(BIN)/pytest -q -n $(WORKERS) -m "thorough and not live"
 	$(BIN)/pytest -q -m "thorough and live"
 

@@ -111,6 +111,15 @@ class Namespace:
                 raise TimeoutError(f"{self.name}: nothing listens on {sorted(missing)}")
             time.sleep(0.02)
 
+    def await_free(self, wanted: Iterable[tuple[str, int]], *, timeout_seconds: float = 15) -> None:
+        """Until nothing listens there any more."""
+        ends = set(wanted)
+        deadline = time.monotonic() + timeout_seconds
+        while taken := ends & self.listening():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.name}: something still listens on {sorted(taken)}")
+            time.sleep(0.02)
+
     def processes(self) -> list[int]:
         listed = subprocess.run(
             ["ip", "netns", "pids", self.name], capture_output=True, text=True, check=False

@@ -40,13 +40,20 @@ class MailServer(ABC):
     def start(self) -> None:
         """Starts it and returns when it listens."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        # What an earlier one has begun outlives it for a moment: Postfix' smtpd(8) listens, too.
+        self.namespace.await_free(self.listeners)
         self._process = self._launch()
         try:
             self.namespace.await_listeners(self.listeners)
         except TimeoutError as error:
-            self.stop()
-            said = self.log.read_text(errors="replace")[-2000:] if self.log.exists() else ""
-            raise RuntimeError(f"{self.name} did not start: {error}\n{said}") from error
+            raise self._failed(str(error)) from error
+        if self._process.poll() is not None:
+            raise self._failed("it has ended, and another listens there")
+
+    def _failed(self, why: str) -> RuntimeError:
+        self.stop()
+        said = self.log.read_text(errors="replace")[-2000:] if self.log.exists() else ""
+        return RuntimeError(f"{self.name} did not start: {why}\n{said}")
 
     def stop(self) -> None:
         if self._process is None:
