@@ -260,6 +260,8 @@ class ReplyQueue:
                 self._accepted_recipients = None
             if command.verb in GREETINGS:
                 self.pipelining = None
+                if self._lmtp or command.verb == "LHLO":
+                    self._lmtp = None  # whether it was accepted decides how a message is answered
 
 
 def _may_answer(reply: Reply, command: Command) -> bool | None:

@@ -403,3 +403,30 @@ def test_lmtp_with_a_lost_reply_to_a_recipient_does_not_guess_how_many_follow() 
     )
     assert "< . 250" in played.reports
     assert not [words for words in played.reports if words.startswith("< RSET")]
+
+
+def test_where_the_reply_to_lhlo_was_lost_nobody_knows_for_how_many_a_message_is_answered() -> None:
+    played = check(
+        """
+        S: 220 mx
+        C: LHLO client.example
+        S- 20
+        C: AUTH PLAIN
+        S: 454 not now
+        C: MAIL FROM:<a@client.example>
+        C: RCPT TO:<b@example.test>
+        C: RCPT TO:<c@example.test>
+        C: BDAT 3 LAST
+        C< abc
+        C: MAIL FROM:<d@client.example>
+        C: DATA
+        S: 250 ok
+        S: 250 ok
+        S: 250 ok
+        S: 250 for b
+        S: 450 for c
+        S: 250 ok
+        S: 354 go ahead
+        """
+    )
+    assert played.reports[-4:] == ["< BDAT 250", "< MAIL <d@client.example> ?", "< DATA 354", "body"]
