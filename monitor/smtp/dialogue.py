@@ -424,7 +424,10 @@ class Dialogue:
             queue.client_waits = False
             self._out_of_order(Anomaly.EARLY_TALKER)
         before = queue.last_sent
-        if before is None and self._heard < self._last_reply_end:
+        crossed = before is None and self._heard < self._last_reply_end
+        if queue.more_may_follow and (crossed or self._early_reply is not None):
+            queue.lose_step()  # they may come before the reply to this
+        if crossed:
             before = queue.last_answered
         if before is not None and (before not in PIPELINABLE or queue.pipelining is False):
             queue.client_waits = False

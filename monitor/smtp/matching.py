@@ -50,6 +50,7 @@ class ReplyQueue:
         "client_waits",
         "in_step",
         "last_answered",
+        "more_may_follow",
         "pipelining",
     )
 
@@ -72,6 +73,8 @@ class ReplyQueue:
         """Since the last MAIL; None where some may have been missed."""
         self._replies_left = 0
         """To the oldest command, which is the end of a message and has had a reply already."""
+        self.more_may_follow = False
+        """The last reply was to a message, of which nobody knows for how many recipients it is answered."""
         self.in_step = from_the_start
         """The next reply is known to be the oldest command's."""
         self._first_is_certain = False
@@ -109,6 +112,7 @@ class ReplyQueue:
             self._give_up(in_doubt=True)
             self.lose_step()
         self._waiting += (command,)
+        self.more_may_follow = False
         if command.verb in GREETINGS:
             self._greeting_waits = True
 
@@ -162,8 +166,11 @@ class ReplyQueue:
                 self.lose_step()  # how many will follow is not known
                 return False
             self._replies_left = recipients + 2 if announced else max(recipients, 1)
-        elif self._lmtp is None and len(self._waiting) > 1 and self._accepted_recipients != 1:
-            self.lose_step()  # the next reply may be another recipient's, or the next command's
+        elif self._lmtp is None and self._accepted_recipients != 1:
+            if len(self._waiting) > 1:
+                self.lose_step()  # the next reply may be another recipient's, or the next command's
+            else:
+                self.more_may_follow = True
             return False
         self._replies_left -= 1
         return self._replies_left > 0

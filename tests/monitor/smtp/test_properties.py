@@ -60,6 +60,8 @@ def test_a_session_is_read_as_it_was(seed: int) -> None:
 @example(seed=4697, cuts=1047346)
 # The reply to an LHLO was lost: the second one to its message was taken for the next command's.
 @example(seed=10307909485792551888, cuts=425428815)
+# The second reply to a message came when the next command's line had begun.
+@example(seed=15937967625455409375, cuts=904771796)
 @settings(max_examples=100, deadline=None)
 @given(SEEDS, SEEDS)
 def test_any_split_of_the_same_bytes_gives_the_same_events(seed: int, cuts: int) -> None:
