@@ -18,7 +18,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -104,20 +104,21 @@ class Namespace:
         return {(host.strip("[]").partition("%")[0], int(port)) for host, _, port in ends}
 
     def await_listeners(self, wanted: Iterable[tuple[str, int]], *, timeout_seconds: float = 15) -> None:
-        missing = set(wanted)
-        deadline = time.monotonic() + timeout_seconds
-        while missing := missing - self.listening():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{self.name}: nothing listens on {sorted(missing)}")
-            time.sleep(0.02)
+        ends = set(wanted)
+        self._await_none(lambda: ends - self.listening(), "nothing listens on", timeout_seconds)
 
     def await_free(self, wanted: Iterable[tuple[str, int]], *, timeout_seconds: float = 15) -> None:
         """Until nothing listens there any more."""
         ends = set(wanted)
+        self._await_none(lambda: ends & self.listening(), "something still listens on", timeout_seconds)
+
+    def _await_none(
+        self, amiss: Callable[[], set[tuple[str, int]]], complaint: str, timeout_seconds: float
+    ) -> None:
         deadline = time.monotonic() + timeout_seconds
-        while taken := ends & self.listening():
+        while left := amiss():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{self.name}: something still listens on {sorted(taken)}")
+                raise TimeoutError(f"{self.name}: {complaint} {sorted(left)}")
             time.sleep(0.02)
 
     def processes(self) -> list[int]:

@@ -71,8 +71,8 @@ class Case:
     package: str
     server: type[OpenSmtpdWithTls | Exim]
     plan: Plan
-    library: str
-    """The end of its name."""
+    soname: str
+    """Of its TLS library."""
 
 
 CASES: Final = {
@@ -112,7 +112,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         case.server(network.server, network.folder / "server", root),
         TappedWatch(network.server, tmp_path_factory.mktemp("watch")) as watch,
     ):
-        assert is_read_along(watch, root, case.library), watch.said()
+        assert is_read_along(watch, root, case.soname), watch.said()
         told = drive(network, case.plan)
         watch.await_silence()
         assert watch.sample_sum("smtp_monitor_verdict_mismatches_total") == 0
@@ -121,9 +121,9 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         yield Run(told, watch.records())
 
 
-def is_read_along(watch: TappedWatch, root: Path, library: str) -> bool:
+def is_read_along(watch: TappedWatch, root: Path, soname: str) -> bool:
     return any(
-        f"reading along in {root}/" in line and f"/{library}" in line for line in watch.said().splitlines()
+        f"reading along in {root}/" in line and f"/{soname}" in line for line in watch.said().splitlines()
     )
 
 
