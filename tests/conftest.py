@@ -2,11 +2,13 @@
 
 import os
 import signal
+from collections.abc import Generator
 
 import pytest
 from hypothesis import settings
 
 from scripts.native import PURE, outdated
+from tests.lab import server
 
 # A busy machine is slow, and no fault of the code's. CI tries the same examples every time, so that what it
 # says of a change is about the change; everybody else tries new ones.
@@ -28,3 +30,12 @@ def pytest_configure() -> None:
         raise pytest.UsageError(
             f"not as it was compiled: {', '.join(changed)}; run `make setup`, or `{PURE}=1 make setup`"
         )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Why a mail server did not answer, it alone knows."""
+    report = yield
+    if report.failed:
+        report.sections += [(f"{one.name}, the end of its log", one.last_said()) for one in server.running]
+    return report

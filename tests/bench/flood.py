@@ -56,7 +56,7 @@ def measure(scale: Scale) -> Measured:
     ensure()
     with (
         bpf_stats(),
-        Network(addresses=1) as network,
+        Network(addresses=1, on_disk=True) as network,
         traffic.smtp_sink(network),
         EbpfWatch(network.server, network.folder) as watch,
     ):

@@ -60,7 +60,7 @@ def measure(scale: Scale) -> Measured:
     """Raises LabUnavailableError, OSError, RuntimeError."""
     ensure()
     each, sessions = scale.open_sessions // _PAIRS, scale.open_sessions // _PAIRS * _PAIRS
-    with Network(addresses=_PAIRS) as network, ExitStack() as running:
+    with Network(addresses=_PAIRS, on_disk=True) as network, ExitStack() as running:
         for number in range(1, _PAIRS + 1):
             running.enter_context(traffic.swallower(network, server_address(number)))
         watch = running.enter_context(EbpfWatch(network.server, network.folder))

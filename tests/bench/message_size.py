@@ -161,7 +161,7 @@ def measure(case: Case, scale: Scale) -> Measured:
     rounds = scale.size_rounds if case.is_goal else 1
     with (
         bpf_stats(),
-        Network(addresses=1, offload=case.is_offloaded) as network,
+        Network(addresses=1, offload=case.is_offloaded, on_disk=True) as network,
         case.serve(network),
         EbpfWatch(network.server, network.folder) as watch,
     ):

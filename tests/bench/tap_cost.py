@@ -38,7 +38,7 @@ def measure(scale: Scale) -> Measured:
     """Raises LabUnavailableError, OSError, ProbeUnavailable, RuntimeError."""
     ensure()
     measured = Measured(scale.tap_sessions, [], [])
-    with Network(addresses=1) as network, traffic.real_postfix(network):
+    with Network(addresses=1, on_disk=True) as network, traffic.real_postfix(network):
         keeper = Keeper(_PORTS)
         events = Ring(keeper.descriptors[0], RING_BYTES)
         for turn in range(scale.tap_rounds):

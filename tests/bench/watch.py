@@ -170,7 +170,7 @@ def measure(workload: Workload, scale: Scale) -> Measured:
 
 def once(workload: Workload, sessions: int, kind: Callable[[Namespace, Path], MeasuredWatch] | None) -> Run:
     """On two hosts of its own: ports in TIME_WAIT are not the next run's trouble."""
-    with Network(addresses=1) as network, ExitStack() as running:
+    with Network(addresses=1, on_disk=True) as network, ExitStack() as running:
         running.enter_context(workload.serve(network))
         if kind is None:
             elapsed, server = _drive(workload, network, sessions, list)

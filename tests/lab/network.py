@@ -31,6 +31,9 @@ PREFIX_LENGTH_V6: Final = 64
 # setns(2): which kind of namespace the file descriptor must be.
 CLONE_NEWNET: Final = 0x40000000
 
+# Mail servers drop privileges and still have to reach their folders inside.
+_FOLDER_MODE: Final = 0o755
+
 # One process may have several networks at a time.
 _numbers = itertools.count(1)
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -131,9 +134,15 @@ class Namespace:
 class Network:
     """The two namespaces, and a folder for all that runs in them; a context manager."""
 
-    def __init__(self, *, addresses: int = 60, offload: bool = True) -> None:
+    def __init__(self, *, addresses: int = 60, offload: bool = True, on_disk: bool = False) -> None:
+        """
+        Args:
+            on_disk: where the folder is. In memory, a mail server does not wait for a disk that is busy with
+                something else, each time that it has a message written down before it answers.
+        """
         self._addresses = addresses
         self._offload = offload
+        self._on_disk = on_disk
         self._name = f"{PREFIX}-{_identity(os.getpid())}-{next(_numbers)}"
         self.server = Namespace(f"{self._name}-server")
         self.client = Namespace(f"{self._name}-client")
@@ -141,9 +150,8 @@ class Network:
 
     def __enter__(self) -> Self:
         remove_stale()
-        # Mail servers drop privileges and still have to reach their folders inside.
         self.folder = Path(tempfile.mkdtemp(prefix=f"{self._name}-"))
-        self.folder.chmod(0o755)
+        self.folder.chmod(_FOLDER_MODE)
         try:
             self._create()
         except BaseException:
@@ -157,6 +165,9 @@ class Network:
         self._remove()
 
     def _create(self) -> None:
+        if not self._on_disk:
+            options = ["-t", "tmpfs", "-o", f"mode={_FOLDER_MODE:o}", self._name]
+            subprocess.run(["mount", *options, self.folder], check=True)
         for namespace in (self.server, self.client):
             _ip(f"netns add {namespace.name}")
         _ip(
@@ -176,7 +187,7 @@ class Network:
     def _remove(self) -> None:
         for namespace in (self.server, self.client):
             remove_namespace(namespace)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove_folder(self.folder)
 
 
 def remove_namespace(namespace: Namespace) -> None:
@@ -202,7 +213,14 @@ def remove_stale() -> None:
             remove_namespace(Namespace(entry["name"]))
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}-*-*-*"):
         if _is_stale(folder.name):
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove_folder(folder)
+
+
+def _remove_folder(folder: Path) -> None:
+    if folder.is_mount():
+        # Lazily: the last program inside may still be about to end.
+        subprocess.run(["umount", "--lazy", folder], capture_output=True, check=False)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_stale(name: str) -> bool:

@@ -16,6 +16,10 @@ UNKNOWN_RECIPIENT: Final = f"nosuch@{MAIL_DOMAIN}"  # 550
 BUSY_RECIPIENT: Final = f"busy@{MAIL_DOMAIN}"  # 450
 
 
+# Those that run now: their logs are shown with a test that failed.
+running: Final[list["MailServer"]] = []
+
+
 class MailServer(ABC):
     """A mail server in a namespace: a context manager, with its log as a witness afterwards."""
 
@@ -43,6 +47,7 @@ class MailServer(ABC):
         # What an earlier one has begun outlives it for a moment: Postfix' smtpd(8) listens, too.
         self.namespace.await_free(self.listeners)
         self._process = self._launch()
+        running.append(self)
         try:
             self.namespace.await_listeners(self.listeners)
         except TimeoutError as error:
@@ -52,12 +57,16 @@ class MailServer(ABC):
 
     def _failed(self, why: str) -> RuntimeError:
         self.stop()
-        said = self.log.read_text(errors="replace")[-2000:] if self.log.exists() else ""
-        return RuntimeError(f"{self.name} did not start: {why}\n{said}")
+        return RuntimeError(f"{self.name} did not start: {why}\n{self.last_said()}")
+
+    def last_said(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else ""
 
     def stop(self) -> None:
         if self._process is None:
             return
+        running.remove(self)
         self._process.terminate()
         try:
             self._process.wait(5)

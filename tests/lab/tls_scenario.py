@@ -5,6 +5,7 @@ Each session has a sender of its own, so that nothing of it can be taken for ano
 
 import ssl
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
@@ -322,11 +323,13 @@ def connected(
     context = context or trusting_context(way.version)
     if way.is_implicit:
         return RawClient(way.server, client_ip, tls=context, port=port, resume=resume)
-    client = RawClient(way.server, client_ip, port=port)
-    client.hello()
-    if not client.starttls(context, resume=resume):
-        raise ConversationEndedError("TLS failed")
-    return client
+    with ExitStack() as unless_established:
+        client = unless_established.enter_context(RawClient(way.server, client_ip, port=port))
+        client.hello()
+        if not client.starttls(context, resume=resume):
+            raise ConversationEndedError("TLS failed")
+        unless_established.pop_all()
+        return client
 
 
 def resumed(way: Way, client_ip: str) -> list[SessionTruth]:
