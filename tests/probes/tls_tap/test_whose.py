@@ -14,7 +14,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from queue import Empty, LifoQueue, SimpleQueue
+from queue import Empty, LifoQueue, Queue
 from typing import Final
 
 import pytest
@@ -305,7 +305,8 @@ class Fed:
 
 def serve_with_a_pool(tapped: TapAndServer) -> None:
     all_of_them = [Fed(tapped.accept(), tapped.context) for _ in range(CLIENTS)]
-    readable: SimpleQueue[Fed] = SimpleQueue()
+    # Not a SimpleQueue: in Python 3.11 its get() can wait for ever where several wait with a timeout.
+    readable: Queue[Fed] = Queue()
     encrypted: LifoQueue[tuple[Fed, bytes]] = LifoQueue()  # who comes first gets what another read
     gone: list[Fed] = []
     is_over = threading.Event()
