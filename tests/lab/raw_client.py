@@ -5,6 +5,8 @@ TLS runs over memory buffers, so that it also knows how many bytes went each way
 
 import base64
 import contextlib
+import errno
+import itertools
 import socket
 import ssl
 import struct
@@ -17,6 +19,8 @@ from tests.lab.truth import LOST, Endpoint, SessionTruth
 
 # Longer than what a machine that is busy elsewhere has kept a server from answering.
 _TIMEOUT_SECONDS: Final = 60.0
+# Below those that the kernel gives: nobody else takes them.
+_PORTS: Final = itertools.cycle(range(10_000, 20_000))
 _READ_SIZE: Final = 65_536
 # SO_LINGER with a time of zero: close() sends a reset instead of an orderly end.
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
@@ -58,12 +62,10 @@ class RawClient:
         """
         Args:
             tls: TLS from the first byte on.
-            port: of the client's; 0 for any.
+            port: of the client's; 0 for one that no client before it had.
             resume: see `starttls`.
         """
-        self._socket = socket.create_connection(
-            server, timeout=_TIMEOUT_SECONDS, source_address=(client_ip, port)
-        )
+        self._socket = _connect(server, (client_ip, port)) if port else _connect_anew(server, client_ip)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
         self._sent = self._received = 0
@@ -350,6 +352,20 @@ class RawClient:
         except OSError:
             # Reset by the server: what it sent last may be lost on this side.
             return
+
+
+def _connect(server: Endpoint, client: Endpoint) -> socket.socket:
+    return socket.create_connection(server, timeout=_TIMEOUT_SECONDS, source_address=client)
+
+
+def _connect_anew(server: Endpoint, client_ip: str) -> socket.socket:
+    """The kernel itself may give the port of a session that has just ended: then both have the same ends."""
+    while True:
+        try:
+            return _connect(server, (client_ip, next(_PORTS)))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
 
 
 def _base64(text: str) -> str:
