@@ -5,6 +5,8 @@ https://doc.dovecot.org/developer_manual/design/auth_protocol/: lines of fields 
 
 import base64
 import socketserver
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +14,7 @@ from typing import Final, Self
 
 USER: Final = "alice"
 PASSWORD: Final = "secret"
+_READY: Final = b"ready\n"
 GREETING: Final = (
     b"VERSION\t1\t1\nMECH\tPLAIN\tplaintext\nMECH\tLOGIN\tplaintext\n"
     b"SPID\t1\nCUID\t1\nCOOKIE\t00000000000000000000000000000000\nDONE\n"
@@ -65,22 +68,39 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 
 
 class PasswordServer:
-    """Answers on a Unix socket, in a thread of this process."""
+    """Answers on a Unix socket, in a process of its own, as Dovecot does: this one has much else to do."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def __enter__(self) -> Self:
         self.path.unlink(missing_ok=True)
-        self._server = _Server(str(self.path), _Conversation)
-        self.path.chmod(0o666)
-        threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
-        ).start()
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, self.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        if self._process.stdout.readline() != _READY:
+            raise RuntimeError(f"no password server: status {self._process.wait()}")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._process.communicate()
+
+
+def main(path: Path) -> None:
+    """Serves until its standard input ends, and so never longer than who started it."""
+    with _Server(str(path), _Conversation) as server:
+        path.chmod(0o666)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        sys.stdout.buffer.write(_READY)
+        sys.stdout.buffer.flush()
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
