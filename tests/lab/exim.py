@@ -137,7 +137,7 @@ class Exim(MailServer):
         (self.folder / "etc/server.key").write_text(certificate.key.read_text())
 
     def sessions(self) -> list[SessionTruth]:
-        return read_exim_log(self.log.read_text(errors="replace"))
+        return read_exim_log(self.said())
 
 
 class EximClient:

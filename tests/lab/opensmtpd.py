@@ -81,7 +81,7 @@ class OpenSmtpd(MailServer):
 
     def sessions(self) -> list[SessionTruth]:
         return read_opensmtpd_log(
-            self.log.read_text(errors="replace"),
+            self.said(),
             ((server_address(NUMBER), 25), (server_address(NUMBER, 6), 25)),
         )
 

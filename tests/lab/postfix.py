@@ -163,7 +163,7 @@ class Postfix(MailServer):
 
     def sessions(self) -> list[SessionTruth]:
         listeners = {face.name: face.listeners for face in self.faces}
-        return read_postfix_log(self.log.read_text(errors="replace"), listeners)
+        return read_postfix_log(self.said(), listeners)
 
 
 def prepare_postfix(folder: Path, settings: str, services: str) -> Path:

@@ -59,9 +59,13 @@ class MailServer(ABC):
         self.stop()
         return RuntimeError(f"{self.name} did not start: {why}\n{self.last_said()}")
 
+    def said(self) -> str:
+        """Its log: nothing, while it only listens and has not said a word."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
     def last_said(self) -> str:
         """The end of its log."""
-        return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else ""
+        return self.said()[-2000:]
 
     def stop(self) -> None:
         if self._process is None:
