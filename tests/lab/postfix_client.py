@@ -67,7 +67,7 @@ class PostfixClient(MailServer):
         """The outcome of each message so far: sent, bounced or deferred."""
         deadline = time.monotonic() + timeout_seconds
         while True:
-            outcomes = _DELIVERED.findall(self.log.read_text(errors="replace"))
+            outcomes = _DELIVERED.findall(self.said())
             if len(outcomes) >= self._handed_over:
                 return outcomes
             if time.monotonic() > deadline:

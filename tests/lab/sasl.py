@@ -83,7 +83,8 @@ class PasswordServer:
         )
         assert self._process.stdout is not None
         if self._process.stdout.readline() != _READY:
-            raise RuntimeError(f"no password server: status {self._process.wait()}")
+            self._process.communicate()
+            raise RuntimeError(f"no password server: status {self._process.returncode}")
         return self
 
     def __exit__(
