@@ -19,6 +19,7 @@ from tests.lab.truth import Endpoint, SessionTruth
 OTHER: Final = f"user2@{MAIL_DOMAIN}"
 NO_RELAY: Final = "user@elsewhere.test"
 MEGABYTE: Final = 1_000_000
+GRANTED: Final = 235  # RFC 4954, section 6
 _BODY_LINE: Final = b"A line of a large message, of as many bytes as fit in one line of a mail...\r\n"
 
 Words = Callable[[RawClient], None]
@@ -194,12 +195,12 @@ def larger_message(client: RawClient) -> None:
 
 
 def logged_in_plain(client: RawClient) -> None:
-    client.auth_plain(USER, PASSWORD)
+    assert client.auth_plain(USER, PASSWORD) == GRANTED
     one_message(client)
 
 
 def logged_in_plain_when_asked(client: RawClient) -> None:
-    client.auth_plain_when_asked(USER, PASSWORD)
+    assert client.auth_plain_when_asked(USER, PASSWORD) == GRANTED
     one_message(client)
 
 
@@ -209,7 +210,7 @@ def logged_in_at_last(client: RawClient) -> None:
     client.auth_login(USER, "wrong")
     client.auth_cancelled()
     client.auth_plain_when_asked(USER, "wrong")
-    client.auth_login(USER, PASSWORD)
+    assert client.auth_login(USER, PASSWORD) == GRANTED
     one_message(client)
 
 
