@@ -3,7 +3,7 @@
 bcc brings a compiler of 150 MB, which nobody needs once the programs are loaded: it goes with this process.
 What stays are descriptors, of programs and of maps. `probes.ebpf.loading` starts it:
 
-    python -m probes.ebpf.loader SOCKET BUILD
+    python -I -m probes.ebpf.loader SOCKET BUILD
 
 It answers on the descriptor SOCKET with one message of JSON, and the descriptors where it succeeded.
 """
@@ -12,7 +12,6 @@ import os
 import platform
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ctypes import c_int, c_ulonglong
@@ -146,7 +145,7 @@ def _standard_error_kept() -> Iterator[Callable[[], str]]:
     """
     sys.stderr.flush()
     standard_error = os.dup(2)
-    with tempfile.TemporaryFile() as kept:
+    with open(os.memfd_create("said"), "w+b") as kept:  # no file: the disk may be full, /tmp read-only
 
         def said() -> str:
             kept.seek(0)

@@ -2,13 +2,13 @@
 
 import socket
 import subprocess
-import sys
 from enum import StrEnum
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
+from probes import isolation
 from probes.probe import ProbeUnavailable
 
 _ANSWER_BYTES: Final = 65_536
@@ -61,13 +61,9 @@ def load(build: Build) -> tuple[dict[str, int], dict[str, int]]:
     here, there = socket.socketpair()
     with here, there:
         finished = subprocess.run(  # noqa: S603  ourselves
-            [
-                sys.executable,
-                "-m",
-                "probes.ebpf.loader",
-                str(there.fileno()),
-                msgspec.json.encode(build).decode(),
-            ],
+            isolation.python("probes.ebpf.loader", str(there.fileno()), msgspec.json.encode(build).decode()),
+            cwd=isolation.FOLDER,
+            env=isolation.ENVIRONMENT,
             pass_fds=[there.fileno()],
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -43,11 +43,10 @@ filtering.load()
 ASK = "from probes.ebpf.program import why_unavailable as why; print(why() or 'nothing is missing')"
 
 
-def answer(*prefix: str, ask: str = ASK, **environment: str) -> str:
+def answer(*prefix: str, ask: str = ASK, python: str | Path = sys.executable) -> str:
     """What a Python with that command before it says: one line, and nothing on standard error."""
     finished = subprocess.run(
-        [*prefix, sys.executable, "-c", ask],
-        env=os.environ | environment,
+        [*prefix, python, "-c", ask],
         capture_output=True,
         text=True,
         check=True,
@@ -145,17 +144,26 @@ class TestAsRoot:
         assert "BCC_KERNEL_SOURCE" not in os.environ
 
 
+def environment_with(folder: Path, name: str, text: str) -> Path:
+    """The Python of a virtual environment that has this module before all that ours has."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (packages,) = folder.glob("lib/python3*/site-packages")
+    (packages / name).write_text(text)
+    (packages / "ours.pth").write_text("\n".join(path for path in sys.path if path))
+    return folder / "bin/python"
+
+
 def test_without_bcc_the_package_is_named(tmp_path: Path) -> None:
-    (tmp_path / "bcc.py").write_text("import of_something_not_there")
-    said = answer(PYTHONPATH=str(tmp_path))
+    python = environment_with(tmp_path / "venv", "bcc.py", "import of_something_not_there")
+    said = answer(python=python)
     assert "apt-get install python3-bpfcc" in said
     assert "--system-site-packages" in said
     assert "of_something_not_there" in said
 
 
 def test_another_package_of_the_name_bcc_is_told_from_it(tmp_path: Path) -> None:
-    (tmp_path / "bcc.py").touch()
-    assert "is not the BPF Compiler Collection" in answer(PYTHONPATH=str(tmp_path))
+    python = environment_with(tmp_path / "venv", "bcc.py", "")
+    assert "is not the BPF Compiler Collection" in answer(python=python)
 
 
 def test_bcc_is_not_imported_before_it_is_needed() -> None:
