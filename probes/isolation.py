@@ -5,8 +5,14 @@ in another user's hands, and each can name code to load: a `tempfile.py` in the 
 LD_PRELOAD, WIRESHARK_CONFIG_DIR, plug-ins below HOME.
 """
 
+import os
 import sys
+from shutil import which
 from typing import Final
+
+from probes import capabilities
+from probes.probe import ProbeUnavailable
+from probes.safe_path import ROOT, UnsafePathError, walked
 
 FOLDER: Final = "/"
 """Where they run: only root can put a file there."""
@@ -28,3 +34,28 @@ def python(module: str, *arguments: str) -> list[str]:
     ignored. The virtual environment that we run in stays.
     """
     return [sys.executable, "-I", "-m", module, *arguments]
+
+
+def program(name: str) -> str | None:
+    """Its path; None where there is none. Raises ProbeUnavailable for one that we should not start.
+
+    Without privileges it is found on the user's PATH, as in his shell. With privileges it is looked for on
+    `PATH` above, and only root may be able to replace it.
+    """
+    if not is_privileged():
+        found = which(name)
+        return None if found is None else os.path.abspath(found)
+    found = which(name, path=PATH)
+    if found is None:
+        return None
+    try:
+        with walked(found, {ROOT, os.stat("/").st_uid}, is_believed=True):
+            return found
+    except UnsafePathError as unsafe:
+        raise ProbeUnavailable(
+            f"{found} is not started with privileges: {unsafe.why}", unsafe.remedy
+        ) from None
+
+
+def is_privileged() -> bool:
+    return os.geteuid() == ROOT or bool(capabilities.permitted())

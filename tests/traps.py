@@ -1,11 +1,42 @@
 """What another user could leave where root looks for code: each thing writes its name down when it is run."""
 
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import pytest
+
+from probes.ebpf.program import why_unavailable
+
+
+def imported_by(said: str) -> set[str]:
+    """Top-level names of all that a Python has imported, as it says itself with `-X importtime`."""
+    return set(re.findall(r"^import time: +\d+ \| +\d+ \| +(\w+)", said, re.MULTILINE))
+
+
+def imported_by_loader() -> set[str]:
+    """Asked of one that loads the filter."""
+    said: list[str] = []
+    run = subprocess.run
+
+    def run_and_listen(command: list[str], **options: Any) -> "subprocess.CompletedProcess[bytes]":
+        finished: subprocess.CompletedProcess[bytes] = run(
+            [command[0], "-X", "importtime", *command[1:]], **options
+        )
+        said.append(finished.stderr.decode())
+        return finished
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "run", run_and_listen)
+        why_unavailable()
+    names = imported_by(said[0])
+    assert {"probes", "msgspec", "socket", "ctypes", "encodings"} <= names
+    return names
+
 
 _VERSION: Final = f"python{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -46,6 +77,32 @@ class Traps:
             "PYTHONSTARTUP": str(start_up),
         }
 
+    def wireshark(self) -> None:
+        """Scripts and settings of Wireshark's, where its environment and the home directory lead."""
+        folders = (
+            ".config/wireshark",
+            ".wireshark",
+            ".local/lib/wireshark/plugins",
+            "wireshark",
+            "wireshark/plugins",
+        )
+        for name in folders:
+            place = self.folder / name
+            place.mkdir(parents=True, exist_ok=True)
+            for script in ("init.lua", "planted.lua"):
+                note = f"script {name}/{script}"
+                (place / script).write_text(_SCRIPT.format(log=self._log, note=note))
+            (place / "preferences").write_text("ip.defragment: FALSE\n")
+            (place / "disabled_protos").write_text("tcp\n")
+        self.environment |= {
+            "HOME": str(self.folder),
+            "XDG_CONFIG_HOME": str(self.folder / ".config"),
+            **{
+                f"WIRESHARK_{what}_DIR": str(self.folder / "wireshark")
+                for what in ("CONFIG", "DATA", "PLUGIN", "EXTCAP")
+            },
+        }
+
     def programs(self, *names: str) -> None:
         """First on PATH."""
         place = self.folder / "bin"
@@ -76,6 +133,12 @@ class Traps:
 _MODULE: Final = """
 import posix
 posix.write(posix.open({log!r}, posix.O_WRONLY | posix.O_APPEND), b"module {name} %d\\n" % posix.getpid())
+"""
+
+_SCRIPT: Final = """
+local log = io.open("{log}", "a")
+log:write("{note}\\n")
+log:close()
 """
 
 _LIBRARY: Final = """

@@ -4,10 +4,11 @@ Every answer is found by trying: the eBPF program is loaded, a packet socket is 
 are looked up, and who holds them.
 """
 
-import ctypes.util
 import os
 import platform
+import re
 import socket
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,7 +24,9 @@ from monitor.cli.main import DONE, FAILED
 from monitor.cli.parameters import ENVIRONMENT_PREFIX, ports_option
 from monitor.cli.system_calls import why_unavailable as why_no_filter
 from monitor.cli.tapping import why_unavailable as tap_unavailable
-from monitor.cli.users import NOBODY, ROOT, USER, CannotBecomeError, current, to_become
+from monitor.cli.users import NOBODY, USER, CannotBecomeError, current, to_become
+from monitor.rights import ROOT
+from probes import isolation
 from probes.ebpf.program import why_unavailable as ebpf_unavailable
 from probes.probe import ProbeUnavailable
 from probes.tls_tap.elf import NoUsableElfError
@@ -47,6 +50,8 @@ MAIL_SERVERS: Final = {
 
 TLS_LIBRARIES: Final = ("ssl", "gnutls")
 """OpenSSL's and GnuTLS' shared libraries, libssl.so and libgnutls.so."""
+
+LDCONFIG: Final = "/sbin/ldconfig"
 
 LIBRARY_KINDS: Final = {Kind.OPENSSL: "OpenSSL", Kind.GNUTLS: "GnuTLS"}
 
@@ -180,11 +185,11 @@ def _capture_files() -> Finding:
 
 
 def _tshark() -> Finding:
-    path = which("tshark")
-    if path is None:
-        said = "not installed; needed for the pyshark probe alone"
-        return Finding(State.MISSING, "tshark", said, "apt-get install tshark")
     try:
+        path = isolation.program("tshark")
+        if path is None:
+            said = "not installed; needed for the pyshark probe alone"
+            return Finding(State.MISSING, "tshark", said, "apt-get install tshark")
         return Finding(State.FINE, "tshark", f"{tshark_version(path)}, {path}")
     except ProbeUnavailable as reason:
         return Finding(State.MISSING, "tshark", *_split(reason))
@@ -218,11 +223,27 @@ def _tls_library(servers: MailServers) -> Finding:
     mapped = {library.name for server in servers.seen for library in server.mapped.values()}
     if mapped:
         return Finding(State.FINE, "TLS library", f"{', '.join(sorted(mapped))}, in use by the mail server")
-    names = [name for library in TLS_LIBRARIES if (name := ctypes.util.find_library(library))]
+    names = _installed_libraries()
     if names:
         said = f"{', '.join(names)} installed; no mail server that listens has it loaded"
         return Finding(State.NOTE, "TLS library", said)
     return Finding(State.NOTE, "TLS library", "neither libssl nor GnuTLS is installed")
+
+
+def _installed_libraries() -> list[str]:
+    """Not by ctypes.util.find_library: where ldconfig knows none, that runs the first `gcc` on PATH."""
+    try:
+        said = subprocess.run(  # noqa: S603  a constant
+            [LDCONFIG, "-p"],
+            capture_output=True,
+            check=False,
+            cwd=isolation.FOLDER,
+            env=isolation.ENVIRONMENT,
+        ).stdout.decode(errors="replace")
+    except OSError:  # another C library than glibc
+        return []
+    found = (re.search(rf"^\s*(lib{name}\.so\S*) ", said, re.MULTILINE) for name in TLS_LIBRARIES)
+    return [library[1] for library in found if library]
 
 
 def _tls_tap(servers: MailServers) -> Iterator[Finding]:

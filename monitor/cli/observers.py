@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Final
 
@@ -10,11 +10,12 @@ from msgspec import Struct
 
 from monitor.cli.main import CannotBegin
 from monitor.cli.parameters import Countries
-from monitor.files import open_to_read
+from monitor.files import open_data, rights_to_open
 from monitor.greylisters import TlsEnds, models
 from monitor.metrics.countries import CountrySlots
 from monitor.metrics.tally import Tally
 from monitor.peers import Peers
+from monitor.rights import User
 from monitor.sessions.direction import OurAddresses
 from monitor.sessions.record import SessionRecord
 from monitor.sessions.site import Site, nowhere
@@ -50,12 +51,11 @@ class Observers:
         own_addresses: Sequence[str] = (),
         *,
         is_tapped: bool = False,
-        to_read: Callable[[str], int] = open_to_read,
-        rights_at: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
+        to_read: Callable[[str], int] = open_data,
+        user: User | None = None,
     ) -> None:
         """`is_tapped`: a tap tells `tapped` what the server decrypts. `to_read`: see GeoDatabases.
-        `rights_at`: takes, for as long as something is opened at a path,
-        the rights that it is to be opened with. Raises CannotBegin."""
+        `user`: whom we will become. Raises CannotBegin."""
         if options.simulate_state is not None and not options.simulate:
             raise CannotBegin("--simulate-state keeps what --simulate learns: name a greylister with that")
         self.ours = OurAddresses(options.local_network, own_addresses)
@@ -63,7 +63,7 @@ class Observers:
         self._resources = ExitStack()
         with self._resources:
             self._geo = self._open_databases(options, to_read)
-            self.simulation = self._open_simulation(options, rights_at)
+            self.simulation = self._open_simulation(options, user)
             self._resources = self._resources.pop_all()
         countries = CountrySlots(options.countries.limit, options.countries.fixed)
         self.tally = Tally(options.ports, countries if self._geo is not None else None)
@@ -99,24 +99,27 @@ class Observers:
         self._resources.callback(databases.close)
         return databases
 
-    def _open_simulation(
-        self, options: SiteOptions, rights_at: Callable[[str], AbstractContextManager[None]]
-    ) -> "Simulation | None":
+    def _open_simulation(self, options: SiteOptions, user: User | None) -> "Simulation | None":
         if not options.simulate:
             return None
         from pathlib import Path  # noqa: PLC0415
 
         from monitor.simulation.postgrey import DELAY_SECONDS  # noqa: PLC0415
         from monitor.simulation.simulation import Simulation  # noqa: PLC0415
-        from monitor.simulation.state_file import SimulationStateError  # noqa: PLC0415
+        from monitor.simulation.state_file import BESIDE, SimulationStateError  # noqa: PLC0415
 
         state = Path(options.simulate_state) if options.simulate_state is not None else None
         try:
             delay_seconds = options.simulate_delay or DELAY_SECONDS
-            with rights_at(str(state)) if state is not None else nullcontext():
+            with rights_to_open(str(state), BESIDE, user) if state is not None else nullcontext():
                 simulation = Simulation(options.simulate, state, postgrey_delay_seconds=delay_seconds)
         except SimulationStateError as error:
             raise CannotBegin(str(error)) from error
+        except OSError as error:
+            raise CannotBegin(
+                f"cannot use {error.filename or state} for the simulation: {error.strerror};"
+                " name another file with --simulate-state"
+            ) from error
         self._resources.callback(simulation.close)
         return simulation
 

@@ -19,9 +19,10 @@ from types import TracebackType
 from typing import Final, Self
 
 from monitor import files
-from monitor.cli.users import ROOT, User, rights_at
+from monitor.rights import ROOT, User
 from probes import capabilities
 from probes.capabilities import Capability
+from probes.safe_path import UnsafePathError
 
 NAME: Final = "horizon-opener"
 """What `ps -o comm` shows, by which to tell it from the other."""
@@ -37,7 +38,9 @@ class Purpose(Enum):
 _OPEN: Final = {Purpose.READ: files.open_to_read, Purpose.APPEND: files.open_to_append}
 _SEAL: Final = b"s"
 _REQUEST_BYTES_MAX: Final = 1 + 4096  # linux/limits.h: PATH_MAX
-_ANSWER_BYTES: Final = 4  # an errno, or 0
+_NUMBER_BYTES: Final = 4  # an errno, or 0
+_REASON_BYTES_MAX: Final = 2 * 4096  # of an UnsafePathError: a path, and some words
+_ANSWER_BYTES_MAX: Final = _NUMBER_BYTES + _REASON_BYTES_MAX
 
 
 class Opener:
@@ -88,23 +91,27 @@ class Opener:
         self._ask(_SEAL)
 
     def _open(self, purpose: Purpose, path: str) -> int:
-        number, descriptors = self._ask(purpose.value + os.fsencode(os.path.abspath(path)))
+        number, reason, descriptors = self._ask(purpose.value + os.fsencode(os.path.join(os.getcwd(), path)))
+        if reason:
+            why, _, remedy = os.fsdecode(reason).partition("\0")
+            raise UnsafePathError(path, why, remedy)
         if number:
             raise OSError(number, os.strerror(number), path)
         (descriptor,) = descriptors
         return descriptor
 
-    def _ask(self, request: bytes) -> tuple[int, list[int]]:
+    def _ask(self, request: bytes) -> tuple[int, bytes, list[int]]:
         try:
             self._connection.send(request)
-            answer, descriptors, _, _ = socket.recv_fds(self._connection, _ANSWER_BYTES, 1)
+            answer, descriptors, _, _ = socket.recv_fds(self._connection, _ANSWER_BYTES_MAX, 1)
         except ConnectionError:  # which main() would take for a reader who has seen enough
             answer, descriptors = b"", []
         if not answer:
             raise OSError(errno.EIO, "the process that opens files has ended")
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
-        return int.from_bytes(answer, "little"), list(descriptors)
+        number = int.from_bytes(answer[:_NUMBER_BYTES], "little")
+        return number, answer[_NUMBER_BYTES:], list(descriptors)
 
 
 def _prepare(user: User) -> None:
@@ -135,11 +142,12 @@ def _serve(connection: socket.socket, user: User) -> None:
                 raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
             else:
                 known.add(request)
-                descriptor = _opened(Purpose(request[:1]), os.fsdecode(request[1:]), user)
+                descriptor = _OPEN[Purpose(request[:1])](os.fsdecode(request[1:]), user)
         except OSError as error:
-            connection.send((error.errno or errno.EIO).to_bytes(_ANSWER_BYTES, "little"))
+            number = (error.errno or errno.EIO).to_bytes(_NUMBER_BYTES, "little")
+            connection.send(number + _reason(error)[:_REASON_BYTES_MAX])
         else:
-            answer = bytes(_ANSWER_BYTES)
+            answer = bytes(_NUMBER_BYTES)
             if descriptor is None:
                 connection.send(answer)
             else:
@@ -147,6 +155,6 @@ def _serve(connection: socket.socket, user: User) -> None:
                 os.close(descriptor)
 
 
-def _opened(purpose: Purpose, path: str, user: User) -> int:
-    with rights_at(path, user):
-        return _OPEN[purpose](path)
+def _reason(error: OSError) -> bytes:
+    """What the number does not say."""
+    return os.fsencode(f"{error.why}\0{error.remedy}") if isinstance(error, UnsafePathError) else b""

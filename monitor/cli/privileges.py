@@ -9,8 +9,8 @@ import resource
 from typing import Final, NamedTuple
 
 from monitor.cli.system_calls import FilterRefusedError, deny_what_is_not_needed, why_unavailable
-from monitor.cli.users import ROOT, User
 from monitor.metrics.labels import Confinement
+from monitor.rights import ROOT, User
 from probes import capabilities
 from probes.capabilities import Capability, Needs
 

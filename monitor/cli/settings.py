@@ -6,10 +6,11 @@ What is wrong in it is said with file and line, and with the key that was probab
 import re
 import tomllib
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import click
+
+from monitor.files import open_to_read, read_believed
 
 
 class SettingsError(click.ClickException):
@@ -22,7 +23,7 @@ def load(path: str, context: click.Context) -> dict[str, Any]:
     """The file's values by parameter name, as click's `default_map` wants them, tried against the options'
     own types. Raises SettingsError."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_believed(open_to_read(path), path).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SettingsError(f"{path}: cannot be read: {reason}; check --config") from error

@@ -8,7 +8,8 @@ from typing import Final
 import msgspec
 
 from monitor.cli.privileges import give_up
-from monitor.cli.users import User, current
+from monitor.cli.users import current
+from monitor.rights import User
 from probes import capabilities
 from probes.probe import ProbeUnavailable
 from probes.tls_tap.news import News

@@ -15,7 +15,8 @@ from monitor.cli.parameters import (
     observer_options,
     ports_option,
 )
-from monitor.cli.users import CannotBecomeError, User, forget_groups, to_become
+from monitor.cli.users import CannotBecomeError, forget_groups, to_become
+from monitor.rights import User
 
 DEFAULT_LISTEN: Final = "127.0.0.1:9825"
 DEFAULT_INTERFACE: Final = "any"  # a newcomer has mail on some interface, and rarely knows its name

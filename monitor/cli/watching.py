@@ -25,12 +25,13 @@ from monitor.cli.observers import Observers, SiteOptions
 from monitor.cli.opener import Opener
 from monitor.cli.privileges import Standing, give_up
 from monitor.cli.probes import open_live_probe
-from monitor.cli.users import User, rights_at
+from monitor.files import read_believed
 from monitor.metrics.collector import MonitorCollector
 from monitor.metrics.lag import Lag
 from monitor.metrics.server import MetricsServer
 from monitor.metrics.web.settings import WebSettings
 from monitor.records import ReaderGoneError, RecordsWriter
+from monitor.rights import User
 from monitor.sessions.record import SessionRecord
 from monitor.sessions.table import SessionTable
 from probes.capabilities import Needs
@@ -86,7 +87,7 @@ class Watching:
         self._resources = ExitStack()
         with self._resources:
             self._tap = self._start_tap(settings) if settings.tls_tap else None
-            read = partial(_read_through, opener)
+            read = partial(_read_through, opener, settings.user)
             web = (
                 _web_settings(settings.web_config, read) if settings.web_config is not None else WebSettings()
             )
@@ -95,7 +96,7 @@ class Watching:
                 own_addresses(),
                 is_tapped=settings.tls_tap,
                 to_read=opener.open_to_read,
-                rights_at=partial(rights_at, user=settings.user),
+                user=settings.user,
             )
             self._resources.callback(self._observers.close)
             if records is not None:
@@ -266,7 +267,7 @@ class Watching:
         from monitor.metrics.web.config import WebConfigError, load  # noqa: PLC0415
 
         try:
-            self._server.replace(load(path, partial(_read_through, self._opener)))
+            self._server.replace(load(path, partial(_read_through, self._opener, self._user)))
         except WebConfigError as error:
             _LOG.warning("%s; going on with what was read before", error)
         else:
@@ -295,10 +296,9 @@ def _web_settings(path: str, read: Callable[[Path], bytes]) -> WebSettings:
         raise CannotBegin(str(error)) from error
 
 
-def _read_through(opener: Opener, path: Path) -> bytes:
+def _read_through(opener: Opener, user: User, path: Path) -> bytes:
     """The whole of a file, which may be root's alone. Raises OSError."""
-    with open(opener.open_to_read(str(path)), "rb") as file:
-        return file.read()
+    return read_believed(opener.open_to_read(str(path)), str(path), user)
 
 
 def own_addresses() -> list[str]:

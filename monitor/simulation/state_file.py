@@ -19,6 +19,8 @@ from typing import Final
 
 from monitor.simulation.tables import schema
 
+BESIDE: Final = (".key", "-journal", "-wal", "-shm")
+"""How the names of the files beside it end: ours, and SQLite's: https://www.sqlite.org/tempfiles.html."""
 STATE_VERSION: Final = 1
 """In SQLite's `user_version`. Raise it when the tables change."""
 APPLICATION_ID: Final = 0x534D5448

@@ -21,6 +21,7 @@ from typing import Any, Final
 from pyshark.capture.capture import Capture
 from pyshark.tshark.output_parser.base_parser import BaseTsharkOutputParser
 
+from probes import isolation
 from probes.probe import CaptureInterrupted, DropSite, PacketCounts, Restart
 from probes.segment import Segment
 from probes.tshark.blocks import SECTION_HEADER, Interfaces
@@ -283,7 +284,13 @@ class _Tshark(Capture):  # type: ignore[misc]  # pyshark has no types
         arguments = [self.tshark_path, "-l", "-n", *self.get_parameters(), "-r", "-"]
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=ENVIRONMENT, start_new_session=True
+                *arguments,
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=PIPE,
+                cwd=isolation.FOLDER,
+                env=ENVIRONMENT,
+                start_new_session=True,
             )
         except OSError as error:
             self.stdin.set_exception(error)

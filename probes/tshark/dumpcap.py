@@ -18,10 +18,11 @@ from contextlib import suppress
 from subprocess import PIPE
 from typing import Final, Self
 
+from probes import isolation
 from probes.probe import HEARTBEAT_SECONDS, DropSite, PacketCounts, ProbeUnavailable
 from probes.tshark.blocks import BlockReader, FrameSink, Interfaces, NotPcapng, frame_hash
 from probes.tshark.processes import end, last_words_of
-from probes.tshark.programs import ENVIRONMENT
+from probes.tshark.programs import ENVIRONMENT, found
 
 ANY: Final = "any"
 
@@ -198,11 +199,12 @@ class _Dumpcap:
         held, given = os.openpty()
         try:
             process = await asyncio.create_subprocess_exec(
-                *("setsid", "--ctty", program, "-q", "-p", "-B", str(KERNEL_BUFFER_MIB)),
-                *("-i", interface, "-f", expression, "-w", "-"),
+                *(found("setsid"), "--ctty", program, "-q", "-p", "-B", str(KERNEL_BUFFER_MIB)),
+                *("-i", _absolute(interface), "-f", expression, "-w", "-"),
                 stdin=given,
                 stdout=PIPE,
                 stderr=PIPE,
+                cwd=isolation.FOLDER,
                 env=ENVIRONMENT,
             )
         except OSError as error:
@@ -286,6 +288,11 @@ class _Dumpcap:
                 pass  # its last block says what was dropped
         await end(self._process, STOP_SECONDS)
         await self._said
+
+
+def _absolute(interface: str) -> str:
+    """The same, for who runs in another folder: it may be the path of a named pipe."""
+    return os.path.abspath(interface) if os.path.exists(interface) and "/" in interface else interface
 
 
 def _local_interfaces() -> list[str]:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from subprocess import PIPE
 from typing import IO, Final
 
+from probes import isolation
 from probes.pcap.opening import CutShort, OpenInput
 from probes.probe import CaptureFileError
 from probes.tshark.blocks import BlockReader, FrameSink, Interfaces, NotPcapng
@@ -43,11 +44,12 @@ class FileSource:
         """Asks editcap for the first packet."""
         head = _beginning(capture) if capture.is_compressed else None
         source = os.path.abspath(self._path) if head is None else "-"
-        answer = subprocess.run(  # noqa: S603 - a path that `which` found
+        answer = subprocess.run(  # noqa: S603 - a path that `found` gave
             [self._editcap, "-r", source, "-", "1"],
             input=b"" if head is None else head,
             capture_output=True,
             check=False,
+            cwd=isolation.FOLDER,
             env=ENVIRONMENT,
             start_new_session=True,
         )
@@ -88,6 +90,7 @@ class FileSource:
                 stdin=subprocess.DEVNULL if pump is None else pump.output,
                 stdout=PIPE,
                 stderr=PIPE,
+                cwd=isolation.FOLDER,
                 env=ENVIRONMENT,
                 start_new_session=True,
             )

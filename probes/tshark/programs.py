@@ -1,12 +1,11 @@
 """Wireshark's programs: where they are, whether they are new enough, and the surroundings they run in."""
 
-import os
 import re
 import subprocess
 from dataclasses import dataclass
-from shutil import which
 from typing import Final, Self
 
+from probes import isolation
 from probes.probe import ProbeUnavailable
 
 # Debian 12's: the oldest that was tried. Older ones may lack fields, or write them another way.
@@ -15,10 +14,9 @@ OLDEST_VERSION: Final = (4, 0)
 # A user's own preferences, disabled protocols, plug-ins and scripts would make records depend on whose they
 # are, and a script that prints would stand between the rows. Plug-ins and scripts lie in the home directory.
 ENVIRONMENT: Final = {
-    **{name: value for name, value in os.environ.items() if not name.startswith("WIRESHARK_")},
+    **isolation.ENVIRONMENT,
     "WIRESHARK_CONFIG_DIR": "/nonexistent",
     "HOME": "/nonexistent",
-    "LC_ALL": "C.UTF-8",
 }
 
 # From a page cache that is cold, tshark needs a second or two.
@@ -36,20 +34,21 @@ class Programs:
     @classmethod
     def find(cls, source: str) -> Self:
         """Raises ProbeUnavailable."""
-        tshark = _found("tshark")
+        tshark = found("tshark")
         _check_version(tshark)
-        return cls(tshark, _found(source))
+        return cls(tshark, found(source))
 
 
 def tshark_version(tshark: str) -> str:
     """As `4.0.17`. Raises ProbeUnavailable."""
     try:
-        said = subprocess.run(  # noqa: S603 - a path that `which` found
+        said = subprocess.run(  # noqa: S603 - a path that `found` gave
             [tshark, "--version"],
             capture_output=True,
             text=True,
             errors="replace",
             check=False,
+            cwd=isolation.FOLDER,
             env=ENVIRONMENT,
             timeout=_VERSION_SECONDS,
         )
@@ -72,8 +71,9 @@ def _check_version(tshark: str) -> None:
         )
 
 
-def _found(program: str) -> str:
-    path = which(program)
+def found(program: str) -> str:
+    """Its path. Raises ProbeUnavailable."""
+    path = isolation.program(program)
     if path is None:
         raise ProbeUnavailable(f"{program} is not installed", "apt-get install tshark")
     return path

@@ -7,19 +7,24 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from shutil import which
 from typing import Any
 
 import pytest
 
+from tests.probes.tshark.stand_ins import in_place_of
+
 PROGRAM = str(Path(sys.executable).with_name("smtp-horizon"))
 
 
-def _doctor(*arguments: str, **environment: str) -> tuple[int, str]:
+def _doctor(*arguments: str, prefix: Sequence[str] = (), **environment: str) -> tuple[int, str]:
     done = subprocess.run(
-        [PROGRAM, "doctor", *arguments], capture_output=True, check=False, env={**os.environ, **environment}
+        [*prefix, PROGRAM, "doctor", *arguments],
+        capture_output=True,
+        check=False,
+        env={**os.environ, **environment},
     )
     assert done.stderr == b""
     return done.returncode, done.stdout.decode()
@@ -94,9 +99,11 @@ def test_whether_system_calls_can_be_filtered_is_said(tmp_path: Path, here: tupl
         assert _line(here[1], "system calls").startswith("ok")
 
 
-def test_tshark_is_reported_as_it_is(here: tuple[int, str]) -> None:
-    assert _line(here[1], "tshark").startswith("ok" if which("tshark") else "missing")
-    text = _doctor(PATH="/nonexistent")[1]
+def test_tshark_is_reported_as_it_is(here: tuple[int, str], tmp_path: Path) -> None:
+    tshark = which("tshark")
+    assert _line(here[1], "tshark").startswith("ok" if tshark else "missing")
+    (tmp_path / "no program").touch()
+    text = _doctor(prefix=in_place_of(tshark, tmp_path / "no program") if tshark else ())[1]
     assert _line(text, "tshark").startswith("missing")
     assert "mend it: apt-get install tshark" in text
 

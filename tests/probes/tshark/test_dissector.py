@@ -1,6 +1,5 @@
 """tshark is replaced while it reads: planned, killed, hanging, dying over a frame. Nothing else is lost."""
 
-import os
 import signal
 import stat
 import threading
@@ -16,6 +15,7 @@ from probes.probe import CaptureInterrupted, DropSite, Probe, Restart
 from probes.segment import Segment
 from probes.tshark import dissector
 from probes.tshark.probe import TsharkFilesProbe
+from tests.probes.tshark.stand_ins import look_first_in
 from tests.segments import PORTS, capture_path
 
 TSHARK = which("tshark") or ""
@@ -121,7 +121,7 @@ def test_a_frame_over_which_tshark_dies_twice_is_left_out_and_counted(
     script = tmp_path / "fatal.lua"
     script.write_text(FATAL_SCRIPT)
     _script(tmp_path, f'exec {TSHARK} -X lua_script:{script} "$@"')
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    look_first_in(tmp_path, monkeypatch)
     whole = _all_of(CaptureFilesProbe([STARTTLS], PORTS))
     harmless = [segment for segment in whole if FATAL_BYTES not in segment.payload]
     probe = TsharkFilesProbe([STARTTLS], PORTS, frames_per_tshark=frames_per_tshark)
@@ -146,7 +146,7 @@ def test_a_tshark_that_never_answers_ends_the_reading_with_its_last_words(
     text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _script(tmp_path, text)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    look_first_in(tmp_path, monkeypatch)
     with pytest.raises(CaptureInterrupted, match=rf"tshark does not work \({said}\); try: tshark -v"):
         _all_of(TsharkFilesProbe([STARTTLS], PORTS))
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from tests.lab.network import INTERFACE, Network, server_address
 from tests.lab.packages import ensure
 from tests.probes.cross_check import PORT, Recording, by_tshark, dumped, recorded, timeless
 from tests.probes.second_cable import SECOND, SECOND_ADDRESS, second_cable
+from tests.probes.tshark.stand_ins import in_place_of
 from tests.probes.workload import CONNECTIONS, converse
 
 pytestmark = [
@@ -60,7 +61,6 @@ def start_watch(
     *prefix: str,
     options: Sequence[str] = (),
     records: Path | None = None,
-    env: Mapping[str, str] | None = None,
 ) -> tuple["subprocess.Popen[bytes]", Path]:
     """`smtp-horizon watch` on the server, once it captures, and its log."""
     command: list[str | Path] = [*prefix, Path(sys.executable).with_name("smtp-horizon"), "watch", *options]
@@ -69,7 +69,7 @@ def start_watch(
         command += ["--records", records]
     log = folder / "log"
     with log.open("wb") as output:
-        watch = network.server.start(command, output=output, env=env)
+        watch = network.server.start(command, output=output)
     while b"metrics are at" not in log.read_bytes():
         assert watch.poll() is None, log.read_text()
         time.sleep(0.05)
@@ -203,10 +203,10 @@ def test_without_privilege_of_its_own_watch_takes_dumpcap_which_has_it(
     shutil.copy(shutil.which("dumpcap") or "", privileged)
     subprocess.run(["setcap", "cap_net_raw,cap_net_admin=eip", privileged], check=True)
     drop = ["setpriv", "--securebits=+noroot", "--inh-caps=-all", "--ambient-caps=-all"]
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    start = [*in_place_of(shutil.which("dumpcap") or "", privileged), *drop]
     records = tmp_path / "records"
     stay_root = ["--user", "root"]
-    watch, log = start_watch(network, tmp_path, *drop, options=stay_root, records=records, env=environment)
+    watch, log = start_watch(network, tmp_path, *start, options=stay_root, records=records)
     converse(network.server, network.client, server_address(1), connections=3)
     watch.terminate()
     assert watch.wait(20) == 0

@@ -22,6 +22,7 @@ import psutil
 import pytest
 import zstandard
 
+from probes import isolation
 from probes.pcap.files import CaptureFilesProbe
 from probes.probe import CaptureFileError, CaptureInterrupted, Probe, ProbeUnavailable
 from probes.segment import Segment
@@ -40,6 +41,7 @@ from tests.probes.tshark.packets import (
     tcp,
     whole,
 )
+from tests.probes.tshark.stand_ins import in_place_of, look_first_in
 from tests.segments import PORTS, capture_path, segments_of
 
 pytestmark = pytest.mark.thorough
@@ -304,15 +306,17 @@ def test_a_name_may_hold_anything(
 # The program itself
 
 
-def run(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[bytes]:
-    command = [PROGRAM, "read", *arguments]
+def run(
+    *arguments: str | Path, prefix: Sequence[str | Path] = (), **options: object
+) -> subprocess.CompletedProcess[bytes]:
+    command = [*prefix, PROGRAM, "read", *arguments]
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
         command, capture_output=True, check=False, timeout=PATIENCE_SECONDS, **options
     )
 
 
 def records(*arguments: str | Path, probe: str = "pcap", **options: object) -> bytes:
-    done = run("--probe", probe, "--format", "jsonl", *arguments, **options)
+    done = run("--probe", probe, "--format", "jsonl", *arguments, prefix=(), **options)
     assert (done.returncode, done.stderr) == (0, b"")
     return done.stdout
 
@@ -470,7 +474,7 @@ def test_an_editcap_that_dies_is_a_file_that_ended_too_soon(
         f'#!/bin/sh\n[ "$1" = -r ] && exec {which("editcap")} "$@"\n{which("editcap")} "$@"\nkill -9 $$\n'
     )
     script.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    look_first_in(tmp_path, monkeypatch)
     segments, message = read_to_the_cut(TsharkFilesProbe([str(PLAIN)], PORTS))
     assert segments == segments_of("starttls_tls13")
     assert "editcap ended with status -9 after" in message
@@ -484,7 +488,7 @@ def test_an_editcap_that_goes_away_meanwhile_is_said_in_one_line(
     zipped.write_bytes(gzip.compress(PLAIN.read_bytes()))
     before = left_over()
     with monkeypatch.context() as patch:
-        patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        look_first_in(tmp_path, patch)
         probe = TsharkFilesProbe([str(zipped)], PORTS)
     (tmp_path / "editcap").unlink()
     segments, message = read_to_the_cut(probe)
@@ -664,6 +668,7 @@ def test_programs_that_are_missing_or_too_old_are_said_with_the_remedy(
     """An empty script stands for the real program."""
     for name, text in programs.items():
         _program(tmp_path, name, text or f'exec {which(name)} "$@"')
+    monkeypatch.setattr(isolation, "PATH", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ProbeUnavailable) as caught:
         TsharkFilesProbe([str(PLAIN)], PORTS)
@@ -673,12 +678,12 @@ def test_programs_that_are_missing_or_too_old_are_said_with_the_remedy(
 
 def test_a_tshark_that_is_too_old_is_one_line_and_status_2(tmp_path: Path) -> None:
     _program(tmp_path, "tshark", 'echo "TShark (Wireshark) 2.6.20 (Git v2.6.20)"')
-    done = run("--probe", "pyshark", PLAIN, env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    done = run("--probe", "pyshark", PLAIN, prefix=in_place_of(which("tshark") or "", tmp_path / "tshark"))
     assert (done.returncode, done.stdout) == (2, b"")
     assert (
         done.stderr
         == (
-            f"Error: {tmp_path}/tshark is version 2.6.20, and 4.0 is the oldest that the pyshark probe "
+            f"Error: {which('tshark')} is version 2.6.20, and 4.0 is the oldest that the pyshark probe "
             "understands; install a newer one\n"
         ).encode()
     )
