@@ -156,12 +156,11 @@ static inline u32 before_end_of_message(struct __sk_buff *skb, u32 offset, u32 l
     if (!window)
         return 0;
     u64 searched = length < SEARCHED_BYTES ? length : SEARCHED_BYTES;
-    OPAQUE(searched);
-    if (searched < 4)
+    u64 over = searched - 4; /* one comparison for both bounds, as in end_of_chunk */
+    OPAQUE(over);
+    if (over > SEARCHED_BYTES - 4)
         return 0;
-    OPAQUE(searched);
-    if (searched > SEARCHED_BYTES)
-        return 0;
+    searched = over + 4;
     if (bpf_skb_load_bytes(skb, offset + length - searched, window->bytes, searched))
         return 0;
     if (length > searched)
@@ -320,11 +319,14 @@ static inline u32 end_of_chunk(struct __sk_buff *skb, u32 offset, u32 length, u3
     int zero = 0;
     struct window *window = windows.lookup(&zero);
     u64 there = length < 32 ? length : 32;
-    OPAQUE(there);
-    if (!window || there < 8)
+    /* One comparison for both bounds: between two of them clang may put the number on the stack, and before Linux 6.8 the
+     * verifier may forget there what the first has told it. */
+    u64 over = there - 8;
+    OPAQUE(over);
+    if (!window || over > 32 - 8)
         return sequence;
-    OPAQUE(there);
-    if (there > 32 || bpf_skb_load_bytes(skb, offset, window->bytes, there))
+    there = over + 8;
+    if (bpf_skb_load_bytes(skb, offset, window->bytes, there))
         return sequence;
     *(u64 *)(window->bytes + there) = 0;
     u32 size = 0, at = 5;
@@ -347,7 +349,8 @@ static inline u32 end_of_chunk(struct __sk_buff *skb, u32 offset, u32 length, u3
     return sequence;
 }
 
-/* How many of the segment's first bytes nobody needs, at a place where all are needed as far as is known. */
+/* How many of the segment's first bytes nobody needs, at a place where all are needed as far as is known. Where TLS records
+ * begin, `own->appetite` says so, and nothing is said yet. */
 static inline u32 look_for_cue(struct __sk_buff *skb, u32 offset, u32 length, struct flow *flow, struct side *own,
                                const struct flow_key *key, bool from_client, u32 sequence)
 {
@@ -365,7 +368,7 @@ static inline u32 look_for_cue(struct __sk_buff *skb, u32 offset, u32 length, st
     }
     if (head[0] == 22 && head[1] == 3 && head[2] <= 4) {
         begin_records(flow, sequence);
-        return before_clear_text(skb, offset, length, flow, own, from_client, sequence);
+        return 0;
     }
     if ((head[0] | 0x20) == 'b' && (head[1] | 0x20) == 'd' && (head[2] | 0x20) == 'a' && (head[3] | 0x20) == 't' &&
         head[4] == ' ') {
@@ -394,8 +397,6 @@ static inline u32 look_for_cue(struct __sk_buff *skb, u32 offset, u32 length, st
 static inline u32 unneeded_bytes(struct __sk_buff *skb, u32 offset, u32 length, struct flow *flow, struct side *own,
                                  const struct flow_key *key, bool from_client, u32 sequence)
 {
-    if (own->appetite == RECORDS)
-        return before_clear_text(skb, offset, length, flow, own, from_client, sequence);
     if (from_client && own->appetite == MESSAGE)
         return before_end_of_message(skb, offset, length, own);
     if (from_client && own->appetite == CHUNK) {
@@ -406,7 +407,12 @@ static inline u32 unneeded_bytes(struct __sk_buff *skb, u32 offset, u32 length, 
         if (unneeded)
             return unneeded;
     }
-    return look_for_cue(skb, offset, length, flow, own, key, from_client, sequence);
+    u32 unneeded = 0;
+    if (own->appetite != RECORDS)
+        unneeded = look_for_cue(skb, offset, length, flow, own, key, from_client, sequence);
+    if (own->appetite == RECORDS) /* now, or since before. In one place: it is half of what the verifier has to walk */
+        return before_clear_text(skb, offset, length, flow, own, from_client, sequence);
+    return unneeded;
 }
 
 /* Goes on at another place than the next in order: what is between was handed up. */
@@ -475,7 +481,11 @@ static inline enum verdict cut(struct __sk_buff *skb, struct place *at, struct e
         go_on_at(own, (s32)(own->furthest - end) > 0 ? own->furthest : end);
         return HAND_UP;
     }
-    u32 unneeded = unneeded_bytes(skb, at->offset, event->length, flow, own, key, from_client, event->sequence);
+    /* Read back, for the verifier to forget by which of the ways above it came here: before Linux 6.8 it goes the rest once
+     * for each, and its patience ends at 1,000,000 instructions. */
+    u32 offset = *(volatile u32 *)&at->offset, length = *(volatile u32 *)&event->length;
+    u32 sequence = *(volatile u32 *)&event->sequence;
+    u32 unneeded = unneeded_bytes(skb, offset, length, flow, own, key, from_client, sequence);
     own->next = end;
     if (unneeded >= event->length && own->skipped < MAX_STRETCH_BYTES) {
         own->skipped += event->length;

@@ -42,13 +42,12 @@ static inline enum verdict write(struct __sk_buff *skb, u32 offset, struct event
     if (!record)
         return RING_BUFFER_FULL;
     *record = *event;
-    /* Read back, for the verifier to forget how it came about: else it tries each way again that leads here. */
-    u64 captured = *(volatile u32 *)&record->captured;
-    if (captured <= room) {
-        OPAQUE(captured);
-        if (captured && bpf_skb_load_bytes(skb, offset, record + 1, captured))
-            record->captured = 0;
-    }
+    /* Read back, for the verifier to forget how it came about: else it tries each way again that leads here. And one
+     * comparison for both bounds, as before Linux 6.8 `!= 0` tells the verifier nothing about the least. */
+    u64 all_but_one = *(volatile u32 *)&record->captured - 1ull;
+    OPAQUE(all_but_one);
+    if (all_but_one < room && bpf_skb_load_bytes(skb, offset, record + 1, all_but_one + 1))
+        record->captured = 0;
     events.ringbuf_submit(record, 0);
     return HAND_UP;
 }

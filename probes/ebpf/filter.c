@@ -14,8 +14,8 @@
  * Hook: socket filter (SO_ATTACH_BPF) on AF_PACKET sockets of type SOCK_DGRAM. Of that type, because then the kernel
  *   itself takes off the link header, whatever the link: packets of Ethernet, tun and WireGuard all start at their IP
  *   header, and skb->protocol says which. It answers 0 always: nothing is ever queued to the socket.
- * Kernel: 5.8, for the BPF ring buffer, bpf_ktime_get_boot_ns and CAP_BPF (bounded loops are of 5.3). CAP_BPF and
- *   CAP_NET_RAW are enough.
+ * Kernel: 5.8, for the BPF ring buffer, bpf_ktime_get_boot_ns and CAP_BPF (bounded loops are of 5.3). Loads on Debian's
+ *   5.10, 6.1 and 6.12. CAP_BPF and CAP_NET_RAW are enough, with APPETITE 0.
  * Way up: one record of the ring buffer per segment. The verifier wants the size of a record to be a constant, hence a
  *   few sizes; bytes behind `captured` are rubbish. The copy goes from the packet into the ring directly: a per-CPU
  *   scratch area would copy twice, and can't hold 64 kB.
@@ -75,6 +75,18 @@ static inline enum verdict judge(struct __sk_buff *skb)
 #else
     return hand_up(skb, at->offset, event);
 #endif
+}
+
+BPF_PROG_ARRAY(filters, 1); /* hand_up_watched */
+
+/*
+ * What is attached to the socket: so small because a socket's filter counts as its option memory, and before Linux 6.8
+ * net.core.optmem_max allows 20 kB of that, which are some 2,500 instructions. A program that goes on for it counts nothing.
+ */
+int attached(struct __sk_buff *skb)
+{
+    filters.call(skb, 0);
+    return 0;
 }
 
 int hand_up_watched(struct __sk_buff *skb)

@@ -130,32 +130,59 @@ static inline enum verdict read_ipv4(struct __sk_buff *skb, struct place *at, st
     return HAND_UP;
 }
 
+static inline bool is_extension(u8 header)
+{
+    return header == HOP_BY_HOP || header == ROUTING || header == FRAGMENT || header == AUTHENTICATION ||
+           header == DESTINATION || header == MOBILITY || header == HIP || header == SHIM6;
+}
+
+enum chain { GOES_ON, IS_FRAGMENT, LEADS_ELSEWHERE, IS_CUT };
+
+/* Goes past one extension header, if `next` names one. */
+static inline enum chain skip_extension(struct __sk_buff *skb, u32 *offset, u8 *next)
+{
+    struct { u8 next_header, length; u16 fragment; } extension;
+    if (!is_extension(*next))
+        return LEADS_ELSEWHERE;
+    if (bpf_skb_load_bytes(skb, *offset, &extension, sizeof(extension)))
+        return IS_CUT;
+    if (*next == FRAGMENT) {
+        if (extension.fragment & bpf_htons(IPV6_MORE_FRAGMENTS_OR_OFFSET))
+            return IS_FRAGMENT;
+        *offset += 8; /* the only one of its datagram, RFC 6946 */
+    } else if (*next == AUTHENTICATION) /* RFC 4302 section 2.2 */
+        *offset += (extension.length + 2) * 4;
+    else /* RFC 8200 section 4.2 */
+        *offset += (extension.length + 1) * 8;
+    *next = extension.next_header;
+    return GOES_ON;
+}
+
 static inline enum verdict read_ipv6(struct __sk_buff *skb, struct place *at, struct event *event)
 {
     struct ipv6_header ip;
-    struct { u8 next_header, length; u16 fragment; } extension;
     if (bpf_skb_load_bytes(skb, at->offset, &ip, sizeof(ip)) || ip.version_and_class >> 4 != 6)
         return MALFORMED;
     u32 offset = at->offset + sizeof(ip);
     at->end = ip.payload_length ? offset + bpf_ntohs(ip.payload_length) : skb->len; /* 0: as above */
     u8 next = ip.next_header;
-    for (int count = 0; count < MAX_IPV6_EXTENSION_HEADERS && next != TCP; count++) {
-        if (next != HOP_BY_HOP && next != ROUTING && next != FRAGMENT && next != AUTHENTICATION &&
-            next != DESTINATION && next != MOBILITY && next != HIP && next != SHIM6)
-            return NOT_TCP;
-        if (bpf_skb_load_bytes(skb, offset, &extension, sizeof(extension)))
-            return MALFORMED;
-        if (next == FRAGMENT && extension.fragment & bpf_htons(IPV6_MORE_FRAGMENTS_OR_OFFSET))
-            return HAND_UP;
-        if (next == FRAGMENT) /* the only one of its datagram, RFC 6946 */
-            offset += 8;
-        else if (next == AUTHENTICATION) /* RFC 4302 section 2.2 */
-            offset += (extension.length + 2) * 4;
-        else /* RFC 8200 section 4.2 */
-            offset += (extension.length + 1) * 8;
-        next = extension.next_header;
-    }
-    if (next != TCP)
+    enum chain chain = GOES_ON;
+    /* Without CAP_PERFMON the verifier also follows what a processor may speculate, for example that a loop goes on, and
+     * so (Linux 5.10 to 6.12) comes to no end. So there it is no loop: clang unrolls it, if no round has a way out of its
+     * own. The full filter, which is not loaded without CAP_PERFMON, takes the verifier half as long with the loop. */
+#if APPETITE
+#pragma clang loop unroll(disable)
+#else
+#pragma clang loop unroll(full)
+#endif
+    for (int count = 0; count < MAX_IPV6_EXTENSION_HEADERS; count++)
+        if (chain == GOES_ON && next != TCP)
+            chain = skip_extension(skb, &offset, &next);
+    if (chain == IS_FRAGMENT)
+        return HAND_UP;
+    if (chain == LEADS_ELSEWHERE)
+        return NOT_TCP;
+    if (chain == IS_CUT || next != TCP)
         return MALFORMED;
     event->kind = IPV6_SEGMENT;
     __builtin_memcpy(event->flow, ip.addresses, sizeof(ip.addresses));

@@ -42,7 +42,10 @@ _AT_ONCE: Final = 4_096
 """How many handshakes are copied out of the kernel with one call: chosen as more than can share a bucket."""
 
 _SOURCES: Final = ("common.c", "event.c", "packet.c", "handshake.c", "appetite.c", "filter.c")
+_ATTACHED: Final = "attached"
 _FUNCTION: Final = "hand_up_watched"
+_FILTERS: Final = "filters"
+"""The table through which the first goes on with the second: emptied when nobody has hold of it any more."""
 
 
 class Program:
@@ -73,7 +76,9 @@ class Program:
         }
         self.held_seconds = held_seconds
         programs, maps = load(_build(constants, ports))
-        self.descriptor = programs[_FUNCTION]
+        os.close(programs[_FUNCTION])  # the table has it
+        self.descriptor = programs[_ATTACHED]
+        self._filters = maps[_FILTERS]
         self.events = maps["events"]
         self._flows, self._asked = maps["flows"], maps["asked"]
         self._handshakes, self._handshake_counts = maps["handshakes"], maps["handshake_counts"]
@@ -150,6 +155,7 @@ class Program:
         """May be called twice."""
         for descriptor in (
             self.descriptor,
+            self._filters,
             self.events,
             self._flows,
             self._asked,
@@ -159,7 +165,7 @@ class Program:
         ):
             if descriptor >= 0:
                 os.close(descriptor)
-        self.descriptor = self.events = self._flows = self._asked = -1
+        self.descriptor = self._filters = self.events = self._flows = self._asked = -1
         self._handshakes = self._handshake_counts = self._passed_by = -1
 
 
@@ -169,8 +175,9 @@ def _build(constants: dict[str, int], ports: frozenset[int]) -> Build:
         constants=constants,
         constants_without_perfmon={"APPETITE": 0},
         ports=sorted(ports),
-        programs={_FUNCTION: ProgramKind.SOCKET_FILTER},
-        maps=["events", "flows", "asked", "handshakes", "handshake_counts", "passed_by"],
+        programs=dict.fromkeys([_ATTACHED, _FUNCTION], ProgramKind.SOCKET_FILTER),
+        turns={_FILTERS: [_FUNCTION]},
+        maps=[_FILTERS, "events", "flows", "asked", "handshakes", "handshake_counts", "passed_by"],
         capabilities=[Capability.NET_RAW, Capability.BPF],
         whose="eBPF probe",
         what="eBPF filter",

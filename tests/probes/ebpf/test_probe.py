@@ -6,6 +6,7 @@ import random
 import socket
 import struct
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -313,16 +314,20 @@ def test_hostile_packets_are_counted_and_harm_nobody(network: Network) -> None:
 def test_nothing_is_left_behind(network: Network) -> None:
     with recorded(network.server, [INTERFACE], WholeEbpfProbe) as recording:
         assert isinstance(recording.probe, EbpfProbe)
-        program = recording.probe._program.descriptor
-        info = Path(f"/proc/self/fdinfo/{program}").read_text()
+        program = recording.probe._program
+        info = Path(f"/proc/self/fdinfo/{program.descriptor}").read_text()
         identity = next(line.split()[1] for line in info.splitlines() if line.startswith("prog_id:"))
-        shown = json.loads(bpftool("prog", "show", "id", identity).stdout)
+        attached = json.loads(bpftool("prog", "show", "id", identity).stdout)
+        (table,) = attached["map_ids"]
+        value = json.loads(bpftool("map", "lookup", "id", str(table), "key", "0", "0", "0", "0").stdout)
+        whole = str(int.from_bytes((int(byte, 16) for byte in value["value"]), sys.byteorder))
+        shown = json.loads(bpftool("prog", "show", "id", whole).stdout)
         descriptors = len(os.listdir("/proc/self/fd"))
-    assert shown["type"] == "socket_filter"
+    assert shown["type"] == attached["type"] == "socket_filter"
     assert len(shown["map_ids"]) == 3
     assert len(os.listdir("/proc/self/fd")) < descriptors
     deadline = time.monotonic() + 3  # the kernel frees after a grace period
-    left = {"prog": [identity], "map": shown["map_ids"]}
+    left = {"prog": [identity, whole], "map": [table, *shown["map_ids"]]}
     for kind, identities in left.items():
         for number in identities:
             while bpftool(kind, "show", "id", str(number)).returncode == 0:
