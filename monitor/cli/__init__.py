@@ -9,6 +9,10 @@
     watch        the options of `watch`
     probes       which probe reads files, and which watches
     watching     the probe's loop, threads and signals behind it
+    serving      the process that serves /metrics
+    opener       the process that opens files
+    tapping      the process that keeps the TLS tap
+    children     how such a process begins
     doctor       what this machine can do
 
 Flags go before the environment (SMTP_HORIZON_...), that before the TOML file, that before defaults. Modules

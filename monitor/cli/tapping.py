@@ -1,16 +1,15 @@
 """How `watch` comes to its TLS tap: the keeper is a process of its own, and keeps the few rights it needs."""
 
 import os
-import signal
 import socket
 from typing import Final
 
 import msgspec
 
+from monitor.cli import children
 from monitor.cli.privileges import give_up
 from monitor.cli.users import current
 from monitor.rights import User
-from probes import capabilities
 from probes.probe import ProbeUnavailable
 from probes.tls_tap.news import News
 from probes.tls_tap.tap import TlsTap
@@ -63,11 +62,7 @@ def why_unavailable() -> ProbeUnavailable | None:
 
 
 def _keep(connection: socket.socket, ports: frozenset[int], user: User) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        # They go to all processes of a service or a terminal. This one is over when nobody listens any more.
-        signal.signal(number, signal.SIG_IGN)
-    capabilities.set_name(NAME)
-    _close_all_but(connection.fileno())
+    children.begin(NAME, connection.fileno())
     from probes.tls_tap.keeper import Keeper, needs  # noqa: PLC0415  what reads libraries is its alone
 
     try:
@@ -80,9 +75,3 @@ def _keep(connection: socket.socket, ports: frozenset[int], user: User) -> None:
     keeper.introduce(connection)
     give_up(user, needs())
     keeper.run(connection)
-
-
-def _close_all_but(kept: int) -> None:
-    """What belongs to `watch` is not for this process; standard streams are."""
-    os.closerange(3, kept)
-    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))

@@ -1,8 +1,8 @@
 """The daemon behind `smtp-horizon watch`.
 
-The main thread reads the probe, fills the table of sessions, counts and writes what ends; the metrics server
-has threads of its own and only reads. Signals do no more than set a flag, which the loop sees within a
-heartbeat.
+The main thread reads the probe, fills the table of sessions, counts and writes what ends. Another
+thread takes snapshots of the metrics for the process that serves them, and only reads. Signals do no more
+than set a flag, which the loop sees within a heartbeat.
 """
 
 import logging
@@ -25,10 +25,11 @@ from monitor.cli.observers import Observers, SiteOptions
 from monitor.cli.opener import Opener
 from monitor.cli.privileges import Standing, give_up
 from monitor.cli.probes import open_live_probe
+from monitor.cli.serving import Serving, WebFiles
 from monitor.files import read_believed
 from monitor.metrics.collector import MonitorCollector
 from monitor.metrics.lag import Lag
-from monitor.metrics.server import MetricsServer
+from monitor.metrics.server import listen
 from monitor.metrics.web.settings import WebSettings
 from monitor.records import ReaderGoneError, RecordsWriter
 from monitor.rights import User
@@ -87,10 +88,12 @@ class Watching:
         self._resources = ExitStack()
         with self._resources:
             self._tap = self._start_tap(settings) if settings.tls_tap else None
-            read = partial(_read_through, opener, settings.user)
-            web = (
-                _web_settings(settings.web_config, read) if settings.web_config is not None else WebSettings()
-            )
+            web = WebSettings()
+            if settings.web_config is not None:
+                read = partial(_read_through, opener, settings.user)
+                web = _web_settings(settings.web_config, read)
+            # Now: a child has what its parent has.
+            self._server = self._start_server(*settings.listen, web)
             self._observers = Observers(
                 settings.site,
                 own_addresses(),
@@ -101,7 +104,6 @@ class Watching:
             self._resources.callback(self._observers.close)
             if records is not None:
                 self._writer = self._open_records(records, opener)
-            self._server = self._open_server(*settings.listen, web)
             self._probe = open_live_probe(settings.probe, settings.interfaces, ports, self._give_up)
             self._resources.callback(self._probe.close)
             self._table = SessionTable(ports, self._observers.site, self._on_record, sieve=self._probe.sieve)
@@ -110,7 +112,7 @@ class Watching:
             collector = MonitorCollector(
                 self._observers, self._probe, self._table, self._lag, confinement, tap=self._tap
             )
-            self._server.start(collector)
+            self._server.begin(collector)
             self._resources = self._resources.pop_all()
         _LOG.info(
             "watching %s on port %s with the %s probe",
@@ -175,6 +177,8 @@ class Watching:
                 self._reopen()
             if self._writer is not None:
                 self._follow_records(self._writer)
+            if self._server.has_ended:
+                self._end_without_server()
             if self._stop_signal is not None:
                 if drain_until == math.inf:
                     _LOG.info("ending: %s", signal.Signals(self._stop_signal).name)
@@ -236,6 +240,13 @@ class Watching:
             _LOG.warning("records: their reader has gone")
             self._stop_signal = signal.SIGPIPE
 
+    def _end_without_server(self) -> None:
+        """Privileges are given up, so it can't be started anew: that is for whoever started us."""
+        if self._stop_signal is None:
+            _LOG.error("the metrics server has ended, which it should not: ending, to be started anew")
+            self._status = FAILED
+            self._stop_signal = signal.SIGCHLD
+
     def _reopen(self) -> None:
         self._observers.reload()
         if self._web_config is not None:
@@ -266,22 +277,30 @@ class Watching:
     def _read_web_config_anew(self, path: str) -> None:
         from monitor.metrics.web.config import WebConfigError, load  # noqa: PLC0415
 
+        contents: dict[str, bytes] = {}
+
+        def read(file: Path) -> bytes:
+            contents[str(file)] = content = _read_through(self._opener, self._user, file)
+            return content
+
         try:
-            self._server.replace(load(path, partial(_read_through, self._opener, self._user)))
+            load(path, read)
         except WebConfigError as error:
             _LOG.warning("%s; going on with what was read before", error)
         else:
+            self._server.replace(WebFiles(path, contents))
             _LOG.info("web configuration read anew")
 
-    def _open_server(self, host: str, port: int, web: WebSettings) -> MetricsServer:
+    def _start_server(self, host: str, port: int, web: WebSettings) -> Serving:
         try:
-            server = MetricsServer(host, port, web)
+            listener = listen(host, port)
         except OSError as error:
             where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             raise CannotBegin(
                 f"cannot serve metrics on {where}: {error.strerror}; name another address with --listen"
             ) from error
-        self._resources.callback(server.stop)
+        server = Serving.start(listener, web, self._user)
+        self._resources.callback(server.close)
         return server
 
 

@@ -2,18 +2,22 @@
 
 import asyncio
 import gzip
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from typing import Final
 
-from prometheus_client.exposition import choose_encoder, gzip_accepted
+from monitor.metrics.collector import VERSION
+from monitor.metrics.negotiation import Format, choose_format, gzip_is_preferred
+from monitor.metrics.snapshot import registry_in
+from monitor.metrics.web.rate_limit import TokenBucket
+from monitor.metrics.web.settings import RateLimit
 
-from monitor.metrics.collector import VERSION, MonitorCollector, registry_of
-
-REST: Final = 3
-"""After the metrics were rendered, as many times as long as that took. It takes some 15 ms, so who waits for
-the next does not notice; and however many ask, a quarter of one processor is the most that they get."""
+SNAPSHOTS: Final = RateLimit(interval_seconds=0.5, burst=4)
+"""How often `watch` is asked for a snapshot, however many ask for metrics. Chosen because two Prometheus that
+scrape every second get a new one each time, and a person who asks now and then does too."""
+AGE_MAX_SECONDS: Final = 1.0
+"""Of a snapshot that serves another client as well."""
 
 _LANDING_PAGE: Final = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>smtp-horizon</title></head>
@@ -23,22 +27,6 @@ _LANDING_PAGE: Final = """<!DOCTYPE html>
 """
 
 TEXT: Final = {"Content-Type": "text/plain; charset=utf-8"}
-
-# The forms in which Prometheus, of all its versions, asks for metrics. Whoever asks for another gets text, as
-# the number of forms must have a bound: each is rendered by itself.
-_FORMATS: Final = {
-    content_type: encoder
-    for accept in (
-        "",
-        "application/openmetrics-text",
-        "application/openmetrics-text;version=1.0.0",
-        "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8",
-        "text/plain;version=1.0.0",
-        "text/plain;version=1.0.0;escaping=allow-utf-8",
-    )
-    for encoder, content_type in (choose_encoder(accept),)
-}
-_PLAIN_TEXT: Final = choose_encoder("")[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +39,13 @@ class Answer:
 class Pages:
     """For one event loop's thread."""
 
-    def __init__(self, collector: MonitorCollector) -> None:
-        self._registry = registry_of(collector, with_process=True)
+    def __init__(self, take_snapshot: Callable[[], Awaitable[bytes]]) -> None:
+        self._take_snapshot = take_snapshot
         landing_page = _LANDING_PAGE.format(version=escape(VERSION)).encode()
         self._landing_page = Answer(200, landing_page, {"Content-Type": "text/html; charset=utf-8"})
-        self._next: dict[tuple[str, bool], asyncio.Task[Answer]] = {}
-        self._turn = asyncio.Lock()
-        self._free_at = 0.0
+        self._bucket: TokenBucket | None = None
+        self._latest: _Renderings | None = None
+        self._taking: asyncio.Task[_Renderings] | None = None
 
     async def answer(self, method: bytes, path: bytes, headers: Mapping[bytes, bytes]) -> Answer:
         """GET and HEAD of `/metrics` and of the landing page; nothing else is there.
@@ -70,28 +58,53 @@ class Pages:
             return Answer(405, b"Only GET and HEAD\n", {**TEXT, "Allow": "GET, HEAD"})
         if path == b"/":
             return self._landing_page
-        content_type = choose_encoder(headers.get(b"accept", b"").decode("latin-1"))[1]
-        form = (
-            content_type if content_type in _FORMATS else _PLAIN_TEXT,
-            gzip_accepted(headers.get(b"accept-encoding", b"").decode("latin-1")),
+        renderings = await self._current()
+        return renderings.answer(
+            choose_format(headers.get(b"accept", b"").decode("latin-1")),
+            is_gzip=gzip_is_preferred(headers.get(b"accept-encoding", b"").decode("latin-1")),
         )
-        # All who come before it is rendered get the same: five hundred at once cost no more than one.
-        rendering = self._next.get(form)
-        if rendering is None:
-            rendering = self._next[form] = asyncio.create_task(self._render(form))
-        return await asyncio.shield(rendering)
 
-    async def _render(self, form: tuple[str, bool]) -> Answer:
-        loop = asyncio.get_running_loop()
-        async with self._turn:
-            await asyncio.sleep(max(0.0, self._free_at - loop.time()))
-            del self._next[form]  # who comes from here on sees what is counted from here on
-            begin = loop.time()
-            content_type, is_gzip = form
-            body = _FORMATS[content_type](self._registry)
-            headers = {"Content-Type": content_type}
+    async def _current(self) -> "_Renderings":
+        """A new snapshot where one may be taken, else the latest."""
+        now = asyncio.get_running_loop().time()
+        latest = self._latest
+        is_young = latest is not None and now - latest.asked_at < AGE_MAX_SECONDS
+        if self._taking is None and (self._may_take(now) or not is_young):
+            self._taking = asyncio.create_task(self._take(now))
+        elif latest is not None and is_young:
+            return latest
+        assert self._taking is not None
+        return await asyncio.shield(self._taking)  # others may wait for it, too
+
+    def _may_take(self, now: float) -> bool:
+        if self._bucket is None:
+            self._bucket = TokenBucket(SNAPSHOTS, now)
+        return self._bucket.take(now)
+
+    async def _take(self, now: float) -> "_Renderings":
+        try:
+            self._latest = _Renderings(await self._take_snapshot(), now)
+            return self._latest
+        finally:
+            self._taking = None
+
+
+class _Renderings:
+    """Of one snapshot; each made when it is asked for first."""
+
+    def __init__(self, snapshot: bytes, asked_at: float) -> None:
+        self.asked_at = asked_at
+        self._registry = registry_in(snapshot)
+        self._made: dict[tuple[str, bool], Answer] = {}
+
+    def answer(self, chosen: Format, *, is_gzip: bool) -> Answer:
+        made = self._made.get((chosen.content_type, is_gzip))
+        if made is None:
+            headers = {"Content-Type": chosen.content_type, "Vary": "Accept, Accept-Encoding"}
             if is_gzip:
-                body = gzip.compress(body)
+                body = gzip.compress(self.answer(chosen, is_gzip=False).body)
                 headers["Content-Encoding"] = "gzip"
-            self._free_at = loop.time() + REST * (loop.time() - begin)
-            return Answer(200, body, headers)
+            else:
+                body = chosen.render(self._registry)
+            made = self._made[chosen.content_type, is_gzip] = Answer(200, body, headers)
+        return made

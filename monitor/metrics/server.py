@@ -1,4 +1,6 @@
-"""/metrics over HTTP and HTTPS: one thread, one event loop, and a bound on all that a client can hold.
+"""/metrics over HTTP and HTTPS: one event loop, and a bound on all that a client can hold.
+
+It runs in a process of its own (monitor/cli/serving.py).
 
 A connection is a coroutine, so who says nothing, or drips, or never reads, holds no thread and stops
 nobody, not in a TLS handshake either. It has `REQUEST_SECONDS` for the handshake and its request,
@@ -8,22 +10,23 @@ connection, since scrapes are seconds apart.
 
 import asyncio
 import logging
+import math
 import os
+import resource
 import socket
 import ssl
 import struct
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
-from threading import Thread
 from typing import Any, Final, TypeVar
 
 import h11
 
-from monitor.metrics.collector import MonitorCollector
 from monitor.metrics.pages import Answer, Pages
 from monitor.metrics.web.gate import Gate
 from monitor.metrics.web.settings import WebSettings
@@ -32,9 +35,12 @@ from monitor.metrics.web.tls import names_in
 REQUEST_SECONDS: Final = 5  # half of Prometheus' default scrape time-out
 ANSWER_SECONDS: Final = 10  # Prometheus' default scrape time-out: nobody waits longer
 WAITING_MAX: Final = 192  # connections whose request has not come yet
-ANSWERED_MAX: Final = 64  # those that are being answered; both are a quarter of the usual 1,024 open files
+ANSWERED_MAX: Final = 64  # those that are being answered
+DESCRIPTORS_KEPT: Final = 24  # of the process, for all but connections; it has some ten open
 HEADER_BYTES_MAX: Final = 8192  # what nginx and Apache allow
 BACKLOG: Final = 128
+
+LOG_EVERY_SECONDS: Final = 60.0
 
 _RETRY_SECONDS: Final = 1  # after the kernel could not give us a connection
 
@@ -50,60 +56,34 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class MetricsServer:
-    """Serves a collector from `start` to `stop`.
+    """Serves from a listening socket. For the thread of one event loop."""
 
-    Binding may want privileges, and a thread keeps those that it is born with: so it is done in two steps.
-    """
-
-    def __init__(self, host: str, port: int, web: WebSettings | None = None) -> None:
-        """Binds and listens. Raises OSError where that can't be done; port 0 takes any free one."""
-        self._listener = _listen(host, port)
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_exception_handler(_log_unexpected)
-        self._pages: Pages
-        """From `start` on."""
-        self._thread = Thread(target=self._run, name="metrics-server", daemon=True)
-        self._serving: asyncio.Task[None] | None = None
+    def __init__(
+        self, listener: socket.socket, web: WebSettings, take_snapshot: Callable[[], Awaitable[bytes]]
+    ) -> None:
+        """`take_snapshot`: what monitor.metrics.snapshot.Source has taken at that moment."""
+        self._listener = listener
+        self._loop: asyncio.AbstractEventLoop
+        """From `serve` on."""
+        self._pages = Pages(take_snapshot)
         # Of both, the longest waiting first.
         self._waiting: dict[asyncio.Task[None], None] = {}
         self._answered: dict[asyncio.Task[None], None] = {}
+        self._waiting_max, self._answered_max = _bounds()
+        self._faults = _Seldom(logging.ERROR)
+        self._shortages = _Seldom(logging.WARNING)
         self._gate = Gate()
-        self._apply(web or WebSettings())
-
-    @property
-    def url(self) -> str:
-        host, port = self._listener.getsockname()[:2]
-        scheme = "https" if self._web.tls is not None else "http"
-        return f"{scheme}://[{host}]:{port}/metrics" if ":" in host else f"{scheme}://{host}:{port}/metrics"
-
-    def start(self, collector: MonitorCollector) -> None:
-        """Connections that came before it have waited in the kernel."""
-        self._pages = Pages(collector)
-        self._serving = self._loop.create_task(self._serve())
-        self._thread.start()
+        self.replace(web)
 
     def replace(self, web: WebSettings) -> None:
-        """For the connections that come from now on. May be called from any thread."""
-        self._loop.call_soon_threadsafe(self._apply, web)
-
-    def stop(self) -> None:
-        """Answers that are on their way are cut. May be called without start."""
-        if self._serving is not None:
-            self._loop.call_soon_threadsafe(self._serving.cancel)
-            self._thread.join()
-        self._listener.close()
-        self._loop.close()
-
-    def _apply(self, web: WebSettings) -> None:
+        """For the connections that come from now on."""
         self._web = web
         self._gate.replace(web)
 
-    def _run(self) -> None:
-        with suppress(asyncio.CancelledError):
-            self._loop.run_until_complete(self._serving or self._serve())
-
-    async def _serve(self) -> None:
-        is_short = False
+    async def serve(self) -> None:
+        """Until it is cancelled. Connections that came before have waited in the kernel."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(_log_unexpected)
         try:
             while True:
                 try:
@@ -111,12 +91,9 @@ class MetricsServer:
                 except ConnectionAbortedError:
                     continue  # the client has gone before it was accepted
                 except OSError as error:  # no descriptor or no memory for it
-                    if not is_short:
-                        _LOG.warning("metrics server: no new connections for now: %s", error.strerror)
-                    is_short = True
+                    self._shortages.log(f"no new connections for now: {error.strerror}")
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
-                is_short = False
                 self._admit(connection, address[0])
                 await asyncio.sleep(0)  # the others' turn, however many connections come
         finally:
@@ -129,7 +106,7 @@ class MetricsServer:
         client = _Client(self._loop, connection)
         task = self._loop.create_task(self._converse(client, address))
         task.add_done_callback(partial(self._forget, client))
-        _put(task, self._waiting, WAITING_MAX)
+        _put(task, self._waiting, self._waiting_max)
 
     def _request_has_come(self) -> None:
         # A method of its own: a coroutine whose frame holds its own task would be there until Python looks
@@ -137,14 +114,14 @@ class MetricsServer:
         task = asyncio.current_task()
         assert task is not None
         self._waiting.pop(task, None)
-        _put(task, self._answered, ANSWERED_MAX)
+        _put(task, self._answered, self._answered_max)
 
     def _forget(self, client: "_Client", task: asyncio.Task[None]) -> None:
         client.abort()
         self._waiting.pop(task, None)
         self._answered.pop(task, None)
         if not task.cancelled() and task.exception() is not None:
-            _LOG.error("metrics server: %r", task.exception())
+            self._faults.log(repr(task.exception()))
 
     async def _converse(self, client: "_Client", address: str) -> None:
         """From the connection to its end, or to where it is given up: `_forget` closes it."""
@@ -221,7 +198,11 @@ class _Client:
             return _Request(error=error.error_status_hint)
         if not isinstance(event, h11.Request):
             return None
-        return _Request(event.method, event.target.partition(b"?")[0], dict(event.headers))
+        headers: dict[bytes, bytes] = {}
+        for name, value in event.headers:
+            # A list may come in several lines: RFC 9110 section 5.3.
+            headers[name] = headers[name] + b", " + value if name in headers else value
+        return _Request(event.method, event.target.partition(b"?")[0], headers)
 
     async def send(self, answer: Answer, more_headers: Mapping[str, str], *, with_body: bool) -> None:
         """Returns when the client has said that it has all of it, by closing its own side.
@@ -309,8 +290,8 @@ def _put(task: asyncio.Task[None], among: dict[asyncio.Task[None], None], at_mos
         longest.cancel()
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Raises OSError."""
+def listen(host: str, port: int) -> socket.socket:
+    """Where clients connect to; port 0 takes any free one. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
@@ -321,6 +302,39 @@ def _listen(host: str, port: int) -> socket.socket:
         raise OSError(error.errno, os.strerror(error.errno)) from error
     listener.setblocking(False)
     return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """As it stands in a URL."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _bounds() -> tuple[int, int]:
+    """How many connections may wait, and how many may be answered, with the descriptors that there are."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = WAITING_MAX + ANSWERED_MAX
+    connections = min(most, max(2, descriptors - DESCRIPTORS_KEPT))
+    answered = max(1, connections * ANSWERED_MAX // most)
+    return connections - answered, answered
+
+
+class _Seldom:
+    """What clients can bring about, in one line a minute, however often they do."""
+
+    def __init__(self, level: int) -> None:
+        self._level = level
+        self._quiet_until = -math.inf
+        self._unsaid = 0
+
+    def log(self, what: str) -> None:
+        now = time.monotonic()
+        if now < self._quiet_until:
+            self._unsaid += 1
+            return
+        before = f" ({self._unsaid} more such lines since the last one)" if self._unsaid else ""
+        _LOG.log(self._level, "metrics server: %s%s", what, before)
+        self._quiet_until, self._unsaid = now + LOG_EVERY_SECONDS, 0
 
 
 def _log_unexpected(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

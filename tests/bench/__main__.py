@@ -5,6 +5,7 @@
     size    the live watch, with messages of 1 MB and of 1 kB
     crowd   the live watch, with 50,000 sessions open at once
     flood   the live watch, in a flood of 1,000,000 SYNs
+    scrape  the live watch, in a flood of scrapes
     tap     a mail server with the TLS tap, and without
 
 All but read need root. `--quick` shows that everything runs: small sizes, and figures that say nothing.
@@ -21,7 +22,7 @@ from typing import Final
 from rich.console import Console
 
 from probes.probe import ProbeError
-from tests.bench import flood, goals, machine, many_open, message_size, read, tap_cost, watch
+from tests.bench import flood, goals, machine, many_open, message_size, read, scrape_flood, tap_cost, watch
 from tests.bench.goals import Goal
 from tests.bench.scale import FULL, QUICK, Scale
 from tests.lab.packages import LabUnavailableError
@@ -101,6 +102,12 @@ def bench_flood(console: Console, scale: Scale) -> list[Goal]:
     return flood.goals(measured)
 
 
+def bench_scrape(console: Console, scale: Scale) -> list[Goal]:
+    several = [scrape_flood.measure(case, scale.scraped_sessions) for case in scrape_flood.CASES]
+    scrape_flood.show(console, several)
+    return [goal for measured in several for goal in scrape_flood.goals(measured)]
+
+
 def bench_tap(console: Console, scale: Scale) -> list[Goal]:
     measured = tap_cost.measure(scale)
     tap_cost.show(console, measured)
@@ -113,6 +120,7 @@ BENCHMARKS: Final[dict[str, Callable[[Console, Scale], list[Goal]]]] = {
     "size": bench_size,
     "crowd": bench_crowd,
     "flood": bench_flood,
+    "scrape": bench_scrape,
     "tap": bench_tap,
 }
 

@@ -31,6 +31,8 @@ class Scale:
     idle_seconds: float
     """For which watch is watched doing nothing."""
 
+    scraped_sessions: int
+
     tap_rounds: int
     tap_sessions: int
 
@@ -60,6 +62,7 @@ FULL: Final = Scale(
     size_sessions_beside=250,
     size_bytes=(1_000, 1_000_000),
     idle_seconds=4,
+    scraped_sessions=24_000,
     # Chosen because a turn's time varies by a tenth, and what is looked for is some hundredths.
     tap_rounds=40,
     tap_sessions=150,
@@ -83,6 +86,7 @@ QUICK: Final = Scale(
     size_sessions_beside=20,
     size_bytes=(1_000, 100_000),
     idle_seconds=0.5,
+    scraped_sessions=400,
     tap_rounds=1,
     tap_sessions=20,
     open_sessions=200,

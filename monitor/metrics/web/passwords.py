@@ -23,7 +23,8 @@ REST: Final = 4  # after a wrong password, as many times as long as it took
 
 _PASSWORD_BYTES_MAX: Final = 72  # bcrypt looks at no more, and its library refuses them
 # Of a password that nobody knows: bcrypt needs something to compare with, for who is not there.
-_NOBODYS_HASH: Final = bcrypt.hashpw(secrets.token_bytes(18), bcrypt.gensalt(4)).decode()
+_COST_MIN: Final = 4
+_NOBODYS_HASH: Final = bcrypt.hashpw(secrets.token_bytes(18), bcrypt.gensalt(_COST_MIN)).decode()
 
 
 class TooManyChecksError(Exception):
@@ -46,13 +47,11 @@ class Passwords:
     def replace(self, users: Mapping[str, str]) -> None:
         """What is remembered of a user stays as long as his hash does: it is part of the key."""
         self._users = dict(users)
-        cost = max((hashed.split("$")[2] for hashed in users.values()), default="04")
-        # As slow as the slowest of those who are there, so that nobody sees by the time who is.
-        self._nobodys_hash = _NOBODYS_HASH.replace("$04$", f"${cost}$", 1)
+        self._cost_max = max(map(_cost, users.values()), default=_COST_MIN)
 
     async def is_right(self, user: str, password: bytes, address: str) -> bool:
         """`address`: whoever asks. Raises TooManyChecksError."""
-        hashed = self._users.get(user, self._nobodys_hash)
+        hashed = self._users.get(user, _nobodys_hash(self._cost_max))
         # Not the password itself: it would lie in memory as long as this process lives.
         digest = hmac.new(self._key, digestmod=hashlib.sha256)
         for part in (user.encode(), hashed.encode(), password):
@@ -76,7 +75,7 @@ class Passwords:
             async with self._turn:
                 await asyncio.sleep(max(0.0, self._free_at - loop.time()))
                 begin = loop.time()
-                is_right = await _matches(password, hashed) and user in self._users
+                is_right = await _matches(password, hashed, self._cost_max) and user in self._users
                 if is_right:
                     self._remember(key)
                 else:
@@ -93,7 +92,30 @@ class Passwords:
             del self._right[next(iter(self._right))]
 
 
-async def _matches(password: bytes, hashed: str) -> bool:
+def _cost(hashed: str) -> int:
+    return int(hashed.split("$")[2])
+
+
+def _nobodys_hash(cost: int) -> str:
+    return _NOBODYS_HASH.replace(f"${_COST_MIN:02}$", f"${cost:02}$", 1)
+
+
+def _matches_in_equal_time(password: bytes, hashed: str, cost_max: int) -> bool:
+    """A wrong password takes as long as with the dearest hash that there is, so that nobody sees by the time
+    whose name is known. A step of the cost doubles the time: 2^c + (2^c + 2^(c+1) + ... + 2^(m-1)) = 2^m."""
+    password = password[:_PASSWORD_BYTES_MAX]
+    cost = _cost(hashed)
+    try:
+        if bcrypt.checkpw(password, hashed.encode()):
+            return True
+    except ValueError:  # a hash that looks like one, and is none
+        bcrypt.checkpw(password, _nobodys_hash(cost).encode())
+    for more in range(cost, cost_max):
+        bcrypt.checkpw(password, _nobodys_hash(more).encode())
+    return False
+
+
+async def _matches(password: bytes, hashed: str, cost_max: int) -> bool:
     """In a thread that nobody waits for when the program ends: the highest costs take days."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[bool] = loop.create_future()
@@ -103,10 +125,7 @@ async def _matches(password: bytes, hashed: str) -> bool:
             answer.set_result(matches)
 
     def check() -> None:
-        try:
-            matches = bcrypt.checkpw(password[:_PASSWORD_BYTES_MAX], hashed.encode())
-        except ValueError:
-            matches = False
+        matches = _matches_in_equal_time(password, hashed, cost_max)
         try:
             loop.call_soon_threadsafe(give, matches)
         except RuntimeError:  # the loop has ended meanwhile

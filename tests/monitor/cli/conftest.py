@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 PROGRAM = str(Path(sys.executable).with_name("smtp-horizon"))
@@ -107,6 +108,13 @@ class Watch:
 
     def total(self, name: str) -> float:
         return sum(value for sample, value in self.samples().items() if sample.partition("{")[0] == name)
+
+    def child(self, name: str) -> int:
+        """The process that it runs under this name."""
+        (found,) = (
+            child.pid for child in psutil.Process(self.process.pid).children() if child.name() == name
+        )
+        return found
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

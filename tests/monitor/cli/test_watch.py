@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from monitor.cli.opener import NAME as OPENER
+
 PROGRAM = str(Path(sys.executable).with_name("smtp-horizon"))
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="capturing needs root")
@@ -269,8 +271,7 @@ def test_when_the_opener_is_gone_records_go_on_in_the_old_file_and_the_log_says_
 ) -> None:
     path = tmp_path / "records.jsonl"
     watch = start_watch("--records", str(path))
-    children = Path(f"/proc/{watch.process.pid}/task/{watch.process.pid}/children").read_text()
-    os.kill(int(children), signal.SIGKILL)
+    os.kill(watch.child(OPENER), signal.SIGKILL)
     watch.signal(signal.SIGHUP)
     eventually(lambda: "cannot reopen" in watch.log)
     assert "records reopened" not in watch.log

@@ -1,15 +1,21 @@
 """A collector over the observers, with a probe and a table whose numbers are given."""
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import pytest
 
 from monitor.cli.observers import Observers, SiteOptions
 from monitor.cli.parameters import Countries
+from monitor.cli.serving import Serving
+from monitor.cli.users import current
 from monitor.metrics.collector import MonitorCollector
 from monitor.metrics.lag import Lag
+from monitor.metrics.server import listen
 from monitor.metrics.tally import Tally
+from monitor.metrics.web.settings import WebSettings
 from probes.probe import DropSite, PacketCounts, Sieve, Verdict
 from probes.segment import Segment
 
@@ -81,3 +87,30 @@ def collector(observers: Observers, probe: GivenProbe) -> MonitorCollector:
     return MonitorCollector(
         observers, probe, GivenTable(open_sessions=2, handshakes_incomplete=5, strays=11), Lag()
     )
+
+
+StartServing = Callable[[WebSettings], Serving]
+
+
+@contextmanager
+def logging_to_standard_error() -> Iterator[None]:
+    """What is begun meanwhile logs there, as under `watch`."""
+    with open(2, "w", closefd=False) as stream:
+        handler = logging.StreamHandler(stream)
+        logging.getLogger().addHandler(handler)
+        yield
+        logging.getLogger().removeHandler(handler)
+
+
+@pytest.fixture
+def start_serving(collector: MonitorCollector) -> Iterator[StartServing]:
+    """Web settings -> the process that serves with them, as `watch` starts it."""
+    with ExitStack() as started:
+
+        def start(web: WebSettings) -> Serving:
+            serving = Serving.start(listen("127.0.0.1", 0), web, current())
+            started.callback(serving.close)
+            serving.begin(collector)
+            return serving
+
+        yield start

@@ -2,17 +2,17 @@
 
 import re
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from monitor.metrics.collector import MonitorCollector
-from monitor.metrics.server import MetricsServer
+from monitor.cli.serving import Serving, WebFiles
 from monitor.metrics.web.config import load
+from tests.monitor.metrics.conftest import StartServing
 from tests.monitor.metrics.web.authority import Authority, make_authority
 
 CERTIFIED: Final = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n"
@@ -30,7 +30,7 @@ class Curled:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    server: MetricsServer
+    server: Serving
     file: Path
     folder: Path
 
@@ -53,9 +53,21 @@ class Served:
             body,
         )
 
-    def reload(self, text: str) -> None:
+    def reload(self, text: str, is_in_force: Callable[[], bool]) -> None:
+        """Returns when it is."""
         self.file.write_text(text)
-        self.server.replace(load(str(self.file)))
+        contents = {}
+
+        def read(path: Path) -> bytes:
+            contents[str(path)] = content = path.read_bytes()
+            return content
+
+        load(str(self.file), read)
+        self.server.replace(WebFiles(str(self.file), contents))
+        deadline = time.monotonic() + 20
+        while not is_in_force():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")
@@ -67,16 +79,12 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture
-def serve(authority: Authority, collector: MonitorCollector) -> Iterator[Callable[[str], Served]]:
+def serve(authority: Authority, start_serving: StartServing) -> Callable[[str], Served]:
     """A web configuration's text -> a server that has it. Files are in the authority's folder."""
-    with ExitStack() as servers:
 
-        def start(text: str) -> Served:
-            file = authority.folder / "web.yml"
-            file.write_text(text)
-            server = MetricsServer("127.0.0.1", 0, load(str(file)))
-            server.start(collector)
-            servers.callback(server.stop)
-            return Served(server, file, authority.folder)
+    def start(text: str) -> Served:
+        file = authority.folder / "web.yml"
+        file.write_text(text)
+        return Served(start_serving(load(str(file))), file, authority.folder)
 
-        yield start
+    return start

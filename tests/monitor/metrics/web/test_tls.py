@@ -194,9 +194,9 @@ def test_a_new_certificate_and_new_authorities_are_for_new_connections(
     authority.issue("renewed", "IP:127.0.0.1", "serverAuth")
     served.reload(
         "tls_server_config:\n  cert_file: renewed.pem\n  key_file: renewed.key\n"
-        "  client_ca_file: authority.pem\n  client_auth_type: RequireAndVerifyClientCert\n"
+        "  client_ca_file: authority.pem\n  client_auth_type: RequireAndVerifyClientCert\n",
+        is_in_force=lambda: served.curl().status == 0,
     )
-    assert served.curl().status == 0
     assert served.curl(*_as("friend")).status == 200
     done = subprocess.run(
         ["openssl", "s_client", "-connect", urlsplit(served.server.url).netloc],
