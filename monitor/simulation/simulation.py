@@ -1,6 +1,5 @@
 """The front: finished session records in, counters out."""
 
-import sqlite3
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
@@ -10,6 +9,7 @@ from monitor.simulation.attempts import SECOND_US, Question
 from monitor.simulation.greylite import Greylite
 from monitor.simulation.postgrey import DELAY_SECONDS, Postgrey
 from monitor.simulation.rules import Rules
+from monitor.simulation.state_check import DatabaseErrors
 from monitor.simulation.state_file import SimulationStateError, unusable
 from monitor.simulation.store import Store
 from monitor.simulation.tallies import Decision, Fate, Greylister, RetryDelays, Tallies
@@ -50,7 +50,7 @@ class Simulation:
                 self._rules.append(Greylite(self._store, self._tallies, limit_rows))
             if Greylister.POSTGREY in names:
                 self._rules.append(Postgrey(self._store, self._tallies, limit_rows, postgrey_delay_seconds))
-        except sqlite3.Error as error:  # a damaged file shows when its rows are counted
+        except DatabaseErrors as error:  # a damaged file shows when its rows are counted
             self._store.abandon()
             raise SimulationStateError(unusable(error, path)) from error
         self._now_us = 0
@@ -111,7 +111,7 @@ class Simulation:
     def _decide(self, rules: Rules, question: Question) -> Decision | None:
         try:
             decision = rules.decide(question)
-        except sqlite3.Error as error:
+        except DatabaseErrors as error:
             self._store.failed(error)
             return Decision.UNKNOWN
         self._store.changed()
@@ -123,7 +123,7 @@ class Simulation:
             for rules in self._rules:
                 try:
                     rules.expire(self._now_us)
-                except sqlite3.Error as error:
+                except DatabaseErrors as error:
                     self._store.failed(error)
         self._store.commit_if_due()
         for rules in self._rules:

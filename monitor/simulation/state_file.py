@@ -10,6 +10,7 @@ All are opened at the start, and nothing by its name after that.
 The key is a file of its own so that the state can be copied or handed on without it.
 """
 
+import errno
 import os
 import secrets
 import sqlite3
@@ -17,7 +18,16 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
-from monitor.simulation.tables import schema
+from monitor.simulation.state_check import (
+    KEY_PROOF,
+    STATE_BYTES_MAX,
+    DamagedError,
+    DatabaseErrors,
+    check,
+    close_untouched,
+    confine,
+)
+from monitor.simulation.tables import DIGEST_BYTES, schema
 
 BESIDE: Final = (".key", "-journal", "-wal", "-shm")
 """How the names of the files beside it end: ours, and SQLite's: https://www.sqlite.org/tempfiles.html."""
@@ -26,7 +36,6 @@ STATE_VERSION: Final = 1
 APPLICATION_ID: Final = 0x534D5448
 """In SQLite's `application_id`: "SMTH". Another program's database has another, or none."""
 KEY_BYTES: Final = 32  # as long as BLAKE2b's security asks; it takes up to 64
-DIGEST_BYTES: Final = 16  # 128 bits: no two of a million triplets share one
 FILE_MODE: Final = 0o600
 CACHE_KIB: Final = 16_384  # chosen so that the inner pages of full tables stay in memory
 
@@ -37,6 +46,11 @@ _USER_VERSION_AT: Final = 60
 _APPLICATION_ID_AT: Final = 68
 _PRIMARY_CODE: Final = 0xFF
 """Of an extended result code: https://www.sqlite.org/rescode.html"""
+_DAMAGE: Final = (
+    *(sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG),
+    *(sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_MISMATCH),
+)
+"""Result codes of a file that SQLite can't make sense of, or not within our bounds."""
 
 
 class SimulationStateError(Exception):
@@ -71,7 +85,7 @@ def open_memory() -> tuple[sqlite3.Connection, Digests]:
 def open_file(path: Path) -> tuple[sqlite3.Connection, Digests]:
     """Makes the file and its key where they are not there yet. Raises SimulationStateError.
 
-    Nothing is written to a file that isn't ours, nor to one that another program has open.
+    Nothing is written to a file that isn't ours or is damaged, nor to one that another program has open.
     """
     path = path.absolute()
     try:
@@ -83,13 +97,16 @@ def open_file(path: Path) -> tuple[sqlite3.Connection, Digests]:
             " name another file with --simulate-state"
         ) from error
     try:
-        connection = sqlite3.connect(path, isolation_level=None, timeout=0)
+        # One thread at a time: state_check takes another for a while.
+        connection = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
         try:
-            _open(connection, digests, path)
+            _open(connection, digests, path, is_new=is_new)
         except BaseException:
-            connection.close()
+            close_untouched(connection)
             raise
-    except sqlite3.Error as error:
+    except DamagedError as error:
+        raise SimulationStateError(_damaged(path, str(error))) from error
+    except DatabaseErrors as error:
         raise SimulationStateError(unusable(error, path)) from error
     return connection, digests
 
@@ -107,6 +124,9 @@ def _make_or_check(path: Path) -> bool:
         header = file.read(_HEADER_BYTES)
     if not header:
         return True
+    for part in (path, path.with_name(path.name + "-wal")):
+        if part.exists() and part.stat().st_size > STATE_BYTES_MAX:
+            raise SimulationStateError(_damaged(path, f"{part} is larger than a state can be"))
     if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
         raise SimulationStateError(
             f"{path} is no state of a simulation; name another file with --simulate-state"
@@ -136,7 +156,8 @@ def _key(path: Path, *, is_new: bool) -> bytes:
     except FileExistsError:
         pass
     try:
-        key = path.read_bytes()
+        with path.open("rb") as file:
+            key = file.read(KEY_BYTES + 1)
     except FileNotFoundError:
         raise SimulationStateError(
             f"{path} is missing, and nothing in the simulation's state can be found without it;"
@@ -144,7 +165,8 @@ def _key(path: Path, *, is_new: bool) -> bytes:
         ) from None
     if len(key) != KEY_BYTES:
         raise SimulationStateError(
-            f"{path} has {len(key)} bytes instead of {KEY_BYTES};"
+            f"{path} has {f'{len(key)} bytes instead of' if len(key) < KEY_BYTES else 'more bytes than'}"
+            f" {KEY_BYTES};"
             " bring the right key back, or move it and the state away to begin anew"
         )
     return key
@@ -154,24 +176,30 @@ def _make_key(path: Path) -> bytes:
     key = secrets.token_bytes(KEY_BYTES)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
     try:
-        os.write(descriptor, key)
+        if os.write(descriptor, key) < KEY_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(descriptor)  # a table whose key a power failure took is of no use
+    except OSError as error:
+        path.unlink()  # half a key would be taken for a wrong one at the next start
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)
     return key
 
 
-def _open(connection: sqlite3.Connection, digests: Digests, path: Path) -> None:
+def _open(connection: sqlite3.Connection, digests: Digests, path: Path, *, is_new: bool) -> None:
+    confine(connection)
     # The lock is held from here to the end, and so SQLite needs no shared memory beside the file.
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
     connection.execute("BEGIN EXCLUSIVE")
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == 0:
+    if is_new:
         # Before WAL is on: so the version is in the file's own header from its first byte on.
         _make_tables(connection, digests)
+    else:
+        check(connection)
+    proofs = connection.execute("SELECT proof FROM key_proof LIMIT 2").fetchall()
     connection.execute("COMMIT")
-    (proof,) = connection.execute("SELECT proof FROM key_proof").fetchone()
-    if proof != _proof(digests):
+    if proofs != [(_proof(digests),)]:
         raise SimulationStateError(
             f"{path}.key is not the key of {path}; bring the right key back, or move both away to begin anew"
         )
@@ -191,7 +219,7 @@ def _make_tables(connection: sqlite3.Connection, digests: Digests) -> None:
     connection.execute(f"PRAGMA user_version = {STATE_VERSION}")
     for statement in schema():
         connection.execute(statement)
-    connection.execute("CREATE TABLE key_proof (proof BLOB NOT NULL)")
+    connection.execute(KEY_PROOF)
     connection.execute("INSERT INTO key_proof VALUES (?)", (_proof(digests),))
 
 
@@ -200,8 +228,21 @@ def _proof(digests: Digests) -> bytes:
     return digests(b"smtp-horizon", b"the key of this state")
 
 
-def unusable(error: sqlite3.Error, path: Path | None) -> str:
-    """What a SimulationStateError says of it."""
-    if getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+def unusable(error: Exception, path: Path | None) -> str:
+    """What a SimulationStateError says of one of `DatabaseErrors`."""
+    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return f"{path} is in use by another program; end that, or name another file with --simulate-state"
+    if code == sqlite3.SQLITE_FULL:
+        return f"cannot use {path} for the simulation: {error}; free some space"
+    if isinstance(error, UnicodeDecodeError):
+        return _damaged(path, "its schema is not UTF-8")
+    if code in _DAMAGE:
+        return _damaged(path, str(error))
     return f"cannot use {path} for the simulation: {error}; mend that, or move it away to begin anew"
+
+
+def _damaged(path: Path | None, what: str) -> str:
+    return (
+        f"{path} is damaged ({what}); move it away to begin anew, or name another file with --simulate-state"
+    )

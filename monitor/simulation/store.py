@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from monitor.simulation.state_check import DatabaseErrors
 from monitor.simulation.state_file import open_file, open_memory
 from monitor.simulation.tables import KnownTable, PendingTable
 
@@ -21,7 +22,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class Store:
-    """Not for more than one thread. Raises sqlite3.Error in use; whoever uses it tells `failed` of that."""
+    """Not for more than one thread. Raises `DatabaseErrors` in use; its user tells `failed` of them."""
 
     def __init__(self, path: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
         """Raises SimulationStateError. `path`: None for a table in memory."""
@@ -62,17 +63,17 @@ class Store:
     def abandon(self) -> None:
         """Closes without a commit."""
         self._is_closed = True
-        with suppress(sqlite3.Error):
+        with suppress(*DatabaseErrors):
             self.connection.close()
 
-    def failed(self, error: sqlite3.Error) -> None:
+    def failed(self, error: Exception) -> None:
         """Goes back to the last commit: half of a decision is worse than none."""
-        with suppress(sqlite3.Error):
+        with suppress(*DatabaseErrors):
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
             self.connection.execute("BEGIN")
-            for table in self._tables:
-                table.recount()
+        for table in self._tables:
+            table.rolled_back()
         self._changes = 0
         self._committed_at = now = self._clock()
         if self._warned_at is None or now - self._warned_at >= WARNING_INTERVAL_SECONDS:
@@ -89,8 +90,10 @@ class Store:
         try:
             self.connection.execute("COMMIT")
             self.connection.execute("BEGIN")
-        except sqlite3.Error as error:
+        except DatabaseErrors as error:
             self.failed(error)
         else:
+            for table in self._tables:
+                table.committed()
             self._changes = 0
             self._committed_at = self._clock()

@@ -32,11 +32,54 @@ _KNOWN: Final = (
 )
 
 
+DIGEST_BYTES: Final = 16  # 128 bits: no two of a million triplets share one
+_TIME_MAX_US: Final = (
+    253_402_300_800_000_000  # the end of the year 9999, and of what a record's times can say
+)
+_TIMES_MAX: Final = 2**53
+
+
+def _is_no_digest(column: str) -> str:
+    return f"typeof({column}) <> 'blob' OR length({column}) <> {DIGEST_BYTES}"
+
+
+def _is_no_number(column: str, least: int, most: int) -> str:
+    return f"typeof({column}) <> 'integer' OR {column} NOT BETWEEN {least} AND {most}"
+
+
+def _is_no_time(column: str) -> str:
+    return _is_no_number(column, -_TIME_MAX_US, _TIME_MAX_US)
+
+
+_ILL_PENDING: Final = (
+    _is_no_digest("triplet"),
+    _is_no_digest("owner"),
+    _is_no_time("first_us"),
+    _is_no_number("outcome", min(AttemptOutcome), max(AttemptOutcome)),
+)
+_ILL_KNOWN: Final = (
+    _is_no_digest("key"),
+    _is_no_time("since_us"),
+    _is_no_time("last_us"),
+    _is_no_number("times", 0, _TIMES_MAX),
+)
+_ILL_FORMED_ROW: Final = "a row holds what was never written there"
+
+
 def schema() -> Iterable[str]:
     """The statements that make all tables."""
     for tables, statements in ((PENDING_TABLES, _PENDING), (KNOWN_TABLES, _KNOWN)):
         for table in tables:
             yield from (_sql(statement, table) for statement in statements)
+
+
+def ill_formed() -> Iterable[tuple[str, str]]:
+    """Each table, and the statement that finds a row in it that nobody can have written here: SQLite itself
+    takes any value in any column."""
+    for tables, conditions in ((PENDING_TABLES, _ILL_PENDING), (KNOWN_TABLES, _ILL_KNOWN)):
+        for table in tables:
+            words = ("SELECT 1 FROM $table WHERE", " OR ".join(conditions), "LIMIT 1")
+            yield table, _sql(" ".join(words), table)
 
 
 class Waiting(NamedTuple):
@@ -59,13 +102,16 @@ class _Table:
 
     def __init__(self, connection: sqlite3.Connection, name: str) -> None:
         self._connection = connection
-        self._count = _sql("SELECT count(*) FROM $table", name)
-        self.rows = 0
-        self.recount()
+        (self.rows,) = connection.execute(_sql("SELECT count(*) FROM $table", name)).fetchone()
+        self._committed_rows = self.rows
 
-    def recount(self) -> None:
-        """After a rollback."""
-        (self.rows,) = self._connection.execute(self._count).fetchone()
+    def committed(self) -> None:
+        """What was done is there to stay."""
+        self._committed_rows = self.rows
+
+    def rolled_back(self) -> None:
+        """What was done since the last commit is undone."""
+        self.rows = self._committed_rows
 
 
 class PendingTable(_Table):
@@ -89,7 +135,7 @@ class PendingTable(_Table):
 
     def find(self, triplet: bytes) -> Waiting | None:
         row = self._connection.execute(self._find, (triplet,)).fetchone()
-        return None if row is None else Waiting(row[0], AttemptOutcome(row[1]))
+        return None if row is None else Waiting(_numbers(row[:1])[0], _outcome(row[1]))
 
     def add(self, triplet: bytes, owner: bytes, waiting: Waiting) -> None:
         self._connection.execute(self._add, (triplet, owner, *waiting))
@@ -126,7 +172,7 @@ class PendingTable(_Table):
 
     def _take(self, found: list[tuple[bytes, int]]) -> list[AttemptOutcome]:
         self._remove_all([(triplet,) for triplet, _ in found])
-        return [AttemptOutcome(outcome) for _, outcome in found]
+        return [_outcome(outcome) for _, outcome in found]
 
     def _remove_all(self, triplets: list[tuple[bytes]]) -> None:
         if triplets:
@@ -147,7 +193,7 @@ class KnownTable(_Table):
 
     def find(self, key: bytes) -> Acquaintance | None:
         row = self._connection.execute(self._find, (key,)).fetchone()
-        return None if row is None else Acquaintance(*row)
+        return None if row is None else Acquaintance(*_numbers(row))
 
     def put(self, key: bytes, acquaintance: Acquaintance) -> None:
         changed = self._connection.execute(self._change, (*acquaintance, key)).rowcount
@@ -166,6 +212,21 @@ class KnownTable(_Table):
         taken = self._connection.execute(statement, parameters).rowcount
         self.rows -= taken
         return taken
+
+
+def _numbers(values: tuple[int, ...]) -> tuple[int, ...]:
+    """They were, when the state was opened; a disk may have damaged it since. Raises sqlite3.DataError."""
+    if not all(type(value) is int for value in values):
+        raise sqlite3.DataError(_ILL_FORMED_ROW)
+    return values
+
+
+def _outcome(value: int) -> AttemptOutcome:
+    """Raises sqlite3.DataError."""
+    try:
+        return AttemptOutcome(value)
+    except ValueError as error:
+        raise sqlite3.DataError(_ILL_FORMED_ROW) from error
 
 
 def _sql(statement: str, table: str) -> str:

@@ -302,7 +302,7 @@ def test_a_damaged_state_is_refused(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(4_096)
         file.write(b"\xff" * 40_000)
-    assert "malformed" in refusal(path)
+    assert f"{path} is damaged (Page 11: " in refusal(path)
 
 
 def test_two_programs_cannot_use_one_state(path: Path) -> None:
