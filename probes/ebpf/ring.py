@@ -6,10 +6,14 @@ Here a poll takes all records that are ready as one piece of bytes. The layout i
 writer's, and the data. Behind them stand the same data once more, so that a record which goes on at the
 beginning can be read in one piece. We don't map these, as every mapped page counts as resident, and put such
 a record together.
+
+The kernel writes on another processor meanwhile. Some processors, such as arm64's, carry out reads and writes
+in another order than the program has them. So `take` says three times where the order matters.
 """
 
 import mmap
 import select
+from threading import Lock
 from typing import Final
 
 _PAGE: Final = mmap.PAGESIZE
@@ -34,6 +38,8 @@ class Ring:
         self._words = memoryview(self._shown).cast("I")
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
+        self._barrier = Lock()
+        self._barrier.acquire()
 
     def wait(self, timeout_seconds: float) -> None:
         """Until there is a record, or for so long."""
@@ -44,11 +50,13 @@ class Ring:
         room for others."""
         begin = self._reader_position[0]
         end = self._writer_position[0]
+        if end == begin:
+            return b""
+        self._keep_order()  # no length is read before the kernel has written it
         mask = self._size_bytes - 1
         words = self._words
         position = begin
         stop = min(end, begin + limit_bytes)
-        # First how far they are ready, then the bytes: a record's bytes are there before its flag is gone.
         while position < stop:
             length = words[(_PAGE + (position & mask)) >> 2]
             if length & _BUSY:
@@ -56,14 +64,24 @@ class Ring:
             position += (length & ~_DISCARDED) + HEADER_BYTES + 7 & ~7
         if position == begin:
             return b""
+        self._keep_order()  # a record's bytes are there before its flag is gone
         offset = _PAGE + (begin & mask)
         until = offset + position - begin
         taken = self._shown[offset:until]
         beyond = until - (_PAGE + self._size_bytes)
         if beyond > 0:
             taken += self._shown[_PAGE : _PAGE + beyond]
+        self._keep_order()  # the kernel overwrites what this gives back
         self._reader_position[0] = position
         return taken
+
+    def _keep_order(self) -> None:
+        """What stands before it in the program has happened before what stands behind it.
+
+        POSIX promises that of locks ("Memory Synchronization", XBD 4.12), and Python has no other barrier.
+        """
+        self._barrier.release()
+        self._barrier.acquire()
 
     def close(self) -> None:
         """May be called twice."""
