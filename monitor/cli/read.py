@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from enum import StrEnum
 from typing import Any, Final
 
@@ -95,9 +95,14 @@ class _Reading:
     ) -> None:
         """Opens all files. Raises ProbeUnavailable, CaptureFileError, CannotBegin."""
         self._format = output_format
-        self._observers = Observers(options)
         self._progress = self._progress_bar()
-        self._probe = open_files_probe(probe, files, options.ports, self._progress)
+        self._resources = ExitStack()
+        with self._resources:
+            self._observers = Observers(options)
+            self._resources.callback(self._observers.close)
+            self._probe = open_files_probe(probe, files, options.ports, self._progress)
+            self._resources.callback(self._probe.close)
+            self._resources = self._resources.pop_all()
         if self._progress is not None:
             self._progress.total_bytes = self._probe.total_bytes
         self._writer = RecordsWriter(STANDARD_OUTPUT) if output_format is OutputFormat.JSONL else None
@@ -124,8 +129,7 @@ class _Reading:
         return status if is_printed and self._is_every_record_written else FAILED
 
     def close(self) -> None:
-        self._probe.close()
-        self._observers.close()
+        self._resources.close()
 
     def _read_all(self) -> int:
         take = self._table.segment

@@ -57,6 +57,8 @@ _NO_OFFSET: Final = frozenset(("", "0"))
 # Names in frame.protocols.
 _TCP: Final = "tcp"
 _NETWORK_LAYERS: Final = frozenset(("ip", "ipv6"))
+# From Wireshark 4.4 on, an IP layer in MPLS is not named, though its fields are there.
+_MPLS: Final = "mpls"
 # An ICMP error quotes the TCP header of the packet that it is about, an sFlow datagram those of a sample.
 _QUOTING: Final = frozenset(("icmp", "icmpv6", "sflow"))
 # A frame that is over in one of these was cut off there. IP may also stand last because it is empty.
@@ -171,7 +173,7 @@ class RowReader:
             return self._count(_verdict_without_tcp(row, layers))
         if not (row.source_port and row.destination_port and row.flags and row.sequence and row.length):
             return self._count(Verdict.MALFORMED)
-        network = _network_below_tcp(layers)
+        network = _network_below_tcp(row, layers)
         if network is None:
             return self._count(Verdict.UNSUPPORTED)
         ports = int(row.source_port), int(row.destination_port)
@@ -219,17 +221,36 @@ def _verdict_without_tcp(row: _Row, layers: list[str]) -> Verdict:
         return Verdict.MALFORMED
     if last == "ipv6" and not row.ipv6_destination:
         return Verdict.MALFORMED
+    if last == _MPLS and (row.ip_protocol == _TCP_NUMBER or not (row.ip_destination or row.ipv6_destination)):
+        return Verdict.MALFORMED
     return Verdict.NOT_TCP
 
 
-def _network_below_tcp(layers: list[str]) -> str | None:
+def _network_below_tcp(row: _Row, layers: list[str]) -> str | None:
     """The IP layer that TCP's fields belong to: the last one, if all of TCP stands above it.
 
     None where a frame holds several packets, as a frame of WLAN may: the last of one field can be one
     packet's, and the last of another field another's.
     """
-    at = max((index for index, layer in enumerate(layers) if layer in _NETWORK_LAYERS), default=len(layers))
-    return layers[at] if at < layers.index(_TCP) else None
+    below = layers[: layers.index(_TCP)]
+    above = layers[len(below) + 1 :]
+    if not _NETWORK_LAYERS.isdisjoint(above) or _MPLS in above:
+        return None
+    for layer in reversed(below):
+        if layer in _NETWORK_LAYERS:
+            return layer
+        if layer == _MPLS:
+            return _network_in_mpls(row)
+    return None
+
+
+def _network_in_mpls(row: _Row) -> str | None:
+    """Which IP layer it is where none is named. None if it can't be told from another that is below MPLS."""
+    if not row.ipv6_destination or row.ip_protocol == _TCP_NUMBER:
+        return "ip"
+    if row.ip_protocol not in _IPV4_TO_TCP:
+        return "ipv6"
+    return None
 
 
 def _nanoseconds(time_epoch: str) -> int:

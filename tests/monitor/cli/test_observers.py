@@ -233,3 +233,34 @@ def test_without_a_tap_nobody_looks_inside() -> None:
     assert observers.tapped is None
     assert observers.site.tapped is None
     assert observers.peers.tapped_returns is None
+
+
+# Python says so itself only from 3.13 on, and only at the end of its life.
+COUNT_CONNECTIONS = """
+import sqlite3, sys
+from monitor.cli.main import main
+still_open = []
+class Connection(sqlite3.Connection):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        still_open.append(self)
+    def close(self):
+        super().close()
+        still_open.remove(self)
+connect = sqlite3.connect
+sqlite3.connect = lambda *arguments, **options: connect(*arguments, factory=Connection, **options)
+try:
+    main()
+finally:
+    print(len(still_open), "still open")
+"""
+
+
+@pytest.mark.parametrize("file", [GREYLISTED, "/nonexistent/nosuch.pcap"])
+def test_read_closes_the_table_of_its_simulation_even_if_it_cannot_begin(file: str) -> None:
+    words = ["read", "--format", "jsonl", "--simulate", "greylite", file]
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT_CONNECTIONS, *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == (0 if file == GREYLISTED else 2), done.stderr
+    assert done.stdout.splitlines()[-1] == "0 still open"

@@ -7,8 +7,9 @@ import random
 import struct
 from collections import Counter
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -242,6 +243,8 @@ def tunnels(inner: bytes, ethertype: int) -> dict[str, bytes]:
     gtp = udp(struct.pack("!BBHI", 0x30, 0xFF, len(inner), 7) + inner, 2152, 2152)
     ppp = struct.pack("!H", 0x21 if ethertype == IPV4 else 0x57) + inner
     number = 4 if ethertype == IPV4 else 41
+    mpls = struct.pack("!I", 100 << 12 | 0x100 | 64) + inner
+    mpls_in_gre = struct.pack("!HH", 0, 0x8847) + mpls
     return {
         "GRE over IPv4": outer4(gre, 47),
         "GRE over IPv6": outer6(gre, 47),
@@ -253,7 +256,9 @@ def tunnels(inner: bytes, ethertype: int) -> dict[str, bytes]:
         "GENEVE over IPv4": outer4(geneve, 17),
         "GENEVE over IPv6": outer6(geneve, 17),
         "GTP": outer4(gtp, 17),
-        "MPLS": struct.pack("!I", 100 << 12 | 0x100 | 64) + inner,
+        "MPLS": mpls,
+        "MPLS over IPv4": outer4(mpls_in_gre, 47),
+        "MPLS over IPv6": outer6(mpls_in_gre, 47),
         "PPPoE": struct.pack("!BBHH", 0x11, 0, 7, len(ppp)) + ppp,
         "IPv4 in GRE over IPv6": outer6(struct.pack("!HH", 0, IPV4) + outer4(inner, number), 47),
     }
@@ -669,6 +674,51 @@ def test_a_time_that_no_calendar_knows_is_malformed() -> None:
     assert reader.read(_row(frame__time_epoch="253402300800.000000000"))[1] is None
     assert reader.read(_row(frame__time_epoch="-253402300800.000000000"))[1] is None
     assert counts.seen == {Verdict.SEGMENT: 1, Verdict.MALFORMED: 2}
+
+
+# tshark 4.4 does not name the IP layer in MPLS.
+_NO_IPV4: Final = {"ip__src": "", "ip__dst": "", "ip__proto": ""}
+_IPV6: Final = {"ipv6__src": "2001:db8::1", "ipv6__dst": "2001:db8::2"}
+
+
+@pytest.mark.parametrize(
+    ("values", "source"),
+    [
+        ({"frame__protocols": "eth:ethertype:mpls:tcp:data"}, "10.0.0.1"),
+        ({"frame__protocols": "eth:ethertype:mpls:tcp:data", **_NO_IPV4, **_IPV6}, "2001:db8::1"),
+        ({"frame__protocols": "eth:ethertype:ip:gre:mpls:tcp:data"}, "10.0.0.1"),
+        ({"frame__protocols": "eth:ethertype:ip:gre:mpls:tcp", "ip__proto": "47", **_IPV6}, "2001:db8::1"),
+        ({"frame__protocols": "eth:ethertype:ipv6:gre:mpls:tcp", **_IPV6}, "10.0.0.1"),
+        ({"frame__protocols": "eth:ethertype:mpls:ipv6:tcp", **_NO_IPV4, **_IPV6}, "2001:db8::1"),
+        # An authentication header of IPv4, or what is below MPLS in IPv6? It can't be told.
+        ({"frame__protocols": "eth:ethertype:ip:ah:gre:mpls:tcp", "ip__proto": "51", **_IPV6}, None),
+        # Two packets in one frame.
+        ({"frame__protocols": "wlan:llc:mpls:tcp:data:llc:mpls:tcp"}, None),
+    ],
+)
+def test_an_ip_layer_that_mpls_hides_is_found_by_its_fields(
+    values: dict[str, str], source: str | None
+) -> None:
+    counts = PacketCounts()
+    _, segment = RowReader(PORTS, counts).read(_row(**values))
+    assert (segment and str(ip_address(segment.source))) == source
+    assert counts.seen == {Verdict.SEGMENT if source else Verdict.UNSUPPORTED: 1}
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ({}, Verdict.MALFORMED),
+        ({"ip__proto": "59"}, Verdict.NOT_TCP),
+        ({"ip__src": "", "ip__dst": "", "ip__proto": ""}, Verdict.MALFORMED),
+    ],
+)
+def test_a_frame_that_is_over_in_mpls_was_cut_off_there(values: dict[str, str], verdict: Verdict) -> None:
+    counts = PacketCounts()
+    nothing_of_tcp = dict.fromkeys(("tcp__srcport", "tcp__dstport", "tcp__flags", "tcp__len"), "")
+    row = _row(frame__protocols="eth:ethertype:mpls", **nothing_of_tcp, **values)
+    assert RowReader(PORTS, counts).read(row)[1] is None
+    assert counts.seen == {verdict: 1}
 
 
 def test_what_waits_at_the_end_is_dropped() -> None:
