@@ -21,18 +21,18 @@ MESSAGE_BYTES: Final = 1_000
 BURST_SECONDS: Final = 0.1  # chosen because smtp-source knows no pauses shorter than a second
 
 _FOLDER: Final = Path(__file__).parent
-_SINK: Final[list[str | Path]] = ["smtp-sink", "-u", "nobody", "-h", "mx.test", f"{SERVER}:25", "1000"]
+_SINK: Final = ("smtp-sink", "-u", "nobody", "-h", "mx.test", f"{SERVER}:25", "1000")
 # It reads in large pieces: smtp-sink looks at each byte, and takes 18 ms for a megabyte.
 _SWALLOWER: Final[list[str | Path]] = [sys.executable, _FOLDER / "swallower.py"]
-_SOURCE: Final = [
+_SOURCE: Final = (
     *("smtp-source", "-M", "client.test", "-f", "a@client.test", "-t", RECIPIENT),
     *("-s", str(PARALLEL)),
-]
+)
 
 
 @contextmanager
 def smtp_sink(network: Network) -> Iterator[None]:
-    with _server(network, _SINK):
+    with _server(network, [*postfix.program(_SINK[0]), *_SINK[1:]]):
         yield
 
 
@@ -58,7 +58,8 @@ def real_postfix(network: Network) -> Postfix:
 
 
 def smtp_source(network: Network, sessions: int, *, message_bytes: int = MESSAGE_BYTES) -> None:
-    network.client.run([*_SOURCE, "-l", str(message_bytes), "-m", str(sessions), f"{SERVER}:25"])
+    name, *words = (*_SOURCE, "-l", str(message_bytes), "-m", str(sessions), f"{SERVER}:25")
+    network.client.run([*postfix.program(name), *words])
 
 
 def paced_smtp_source(
@@ -98,4 +99,4 @@ Drive = Callable[[Network, int], None]
 def commands(sessions: int) -> list[str]:
     """As one would type them, each on its host."""
     source = [*_SOURCE, "-l", str(MESSAGE_BYTES), "-m", str(sessions), f"{SERVER}:25"]
-    return [shlex.join(map(str, _SINK)), shlex.join(source)]
+    return [shlex.join(_SINK), shlex.join(source)]

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +17,7 @@ import yaml
 
 from tests.dashboards.asking import ask
 from tests.dashboards.openmetrics import Series, write
+from tests.lab.prometheus import PROMETHEUS, PROMTOOL
 
 GENERATED_RULES: Final = Path(__file__).parents[2] / "dashboards" / "generated" / "rules"
 
@@ -51,7 +51,7 @@ class Past:
             write(series, output)
         made = subprocess.run(
             [
-                *("promtool", "tsdb", "create-blocks-from", "openmetrics"),
+                *(PROMTOOL, "tsdb", "create-blocks-from", "openmetrics"),
                 *(f"--max-block-duration={_BLOCK}", file, self._data),
             ],
             capture_output=True,
@@ -95,7 +95,7 @@ class Past:
         with log.open("wb") as output:
             self._server = subprocess.Popen(
                 [
-                    *("prometheus", f"--config.file={configuration}", f"--storage.tsdb.path={self._data}"),
+                    *(PROMETHEUS, f"--config.file={configuration}", f"--storage.tsdb.path={self._data}"),
                     # It drops what is old, unless it is told to keep it.
                     *("--storage.tsdb.retention.time=100y", f"--web.listen-address=127.0.0.1:{self._port}"),
                 ],
@@ -132,7 +132,7 @@ _open = build_opener(ProxyHandler({})).open
 
 
 def is_available() -> bool:
-    return shutil.which("prometheus") is not None and shutil.which("promtool") is not None
+    return PROMETHEUS.exists()
 
 
 def _free_port() -> int:

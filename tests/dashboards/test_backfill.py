@@ -25,14 +25,13 @@ from tests.dashboards.mail_days import (
 )
 from tests.dashboards.openmetrics import Series, write
 from tests.dashboards.past import Past, is_available
+from tests.lab.prometheus import WHERE_FROM
 
 END: Final = 1_795_435_200
 STEP_SECONDS: Final = 300
 DAYS: Final = 1
 
-needs_prometheus = pytest.mark.skipif(
-    not is_available(), reason="Prometheus and promtool come with Debian's prometheus"
-)
+needs_prometheus = pytest.mark.skipif(not is_available(), reason=WHERE_FROM)
 
 Times = list[tuple[int, float]]
 

@@ -18,6 +18,7 @@ from dashboards.rules import greylisters, shares, tap, traffic, watcher
 from dashboards.rules.rule import Alert, Group, Recording, Severity
 from dashboards.rules.text import text
 from tests.dashboards.vocabulary import faults, load_rules, vocabulary
+from tests.lab.prometheus import PROMTOOL, WHERE_FROM
 
 DASHBOARDS: Final = Path(rules.__file__).parents[1]
 GENERATED: Final = DASHBOARDS / "generated" / "rules"
@@ -36,13 +37,11 @@ ALERTS: Final = [rule for group in GROUPS for rule in group.rules if isinstance(
 RULES: Final[list[Recording | Alert]] = [*RECORDINGS, *ALERTS]
 KNOWN: Final = vocabulary(load_rules())
 
-needs_promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="promtool comes with Debian's prometheus"
-)
+needs_promtool = pytest.mark.skipif(not PROMTOOL.exists(), reason=WHERE_FROM)
 
 
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run([PROMTOOL, *arguments], capture_output=True, text=True, check=False, timeout=300)
 
 
 def cases() -> Iterator[dict[str, Any]]:

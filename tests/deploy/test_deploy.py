@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -20,7 +19,7 @@ from monitor.cli import watch
 from monitor.cli.main import commands
 from tests.lab.network import Namespace, Network
 from tests.lab.packages import LabUnavailableError, ensure
-from tests.lab.prometheus import Prometheus
+from tests.lab.prometheus import PROMETHEUS, PROMTOOL, WHERE_FROM, Prometheus
 from tests.lab.watch import Process, Watch, fetch
 
 ROOT: Final = Path(__file__).parents[2]
@@ -274,10 +273,10 @@ def _here(folder: Path) -> Path:
     return config
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Debian's prometheus")
+@pytest.mark.skipif(not PROMTOOL.exists(), reason=WHERE_FROM)
 def test_prometheus_accepts_the_configuration_and_its_rules(tmp_path: Path) -> None:
     checked = subprocess.run(
-        ["promtool", "check", "config", _here(tmp_path)], capture_output=True, text=True, check=False
+        [PROMTOOL, "check", "config", _here(tmp_path)], capture_output=True, text=True, check=False
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "rules found" in checked.stdout
@@ -291,7 +290,7 @@ class _Deployed(Prometheus):
         assert _bound_files("prometheus", flags["--config.file"]) == PROMETHEUS_YML
         flags["--config.file"] = str(_here(folder))
         flags["--storage.tsdb.path"] = str(folder / "prometheus")
-        command: list[str | Path] = ["prometheus", *(f"{name}={value}" for name, value in flags.items())]
+        command: list[str | Path] = [PROMETHEUS, *(f"{name}={value}" for name, value in flags.items())]
         Process.__init__(self, namespace, command, folder / "prometheus.log")
 
     def rules(self) -> list[dict[str, Any]]:

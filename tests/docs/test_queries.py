@@ -2,12 +2,13 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.lab.prometheus import PROMTOOL, WHERE_FROM
 
 ROOT = Path(__file__).parents[2]
 QUERIES = [
@@ -40,14 +41,12 @@ def test_a_query_names_metrics_and_labels_that_are_exported(query: str, expositi
             assert set(re.findall(r"(\w+)\s*=", matchers)) <= labels[metric]
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Debian's prometheus")
+@pytest.mark.skipif(not PROMTOOL.exists(), reason=WHERE_FROM)
 @pytest.mark.parametrize("query", QUERIES)
 def test_prometheus_can_parse_a_query(query: str, tmp_path: Path) -> None:
     rules = tmp_path / "rules.yml"
     rule = {"record": "job:query", "expr": query}
     # JSON is YAML.
     rules.write_text(json.dumps({"groups": [{"name": "documents", "rules": [rule]}]}))
-    checked = subprocess.run(
-        ["promtool", "check", "rules", rules], capture_output=True, text=True, check=False
-    )
+    checked = subprocess.run([PROMTOOL, "check", "rules", rules], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr

@@ -102,7 +102,7 @@ def _smtp_source(lab: Laboratory, sender: str, sessions: int) -> None:
     """Raises RuntimeError if one failed."""
     lab.network.client.run(
         [
-            *("/usr/sbin/smtp-source", "-N", "-s", str(_PARALLEL), "-m", str(sessions)),
+            *(*postfix.program("smtp-source"), "-N", "-s", str(_PARALLEL), "-m", str(sessions)),
             *("-l", str(MESSAGE_BYTES), "-M", SOURCE_NAME, "-f", sender, "-t", scenario.RECIPIENT, _MX[0]),
         ]
     )

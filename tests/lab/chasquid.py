@@ -8,8 +8,9 @@ from typing import Final
 
 from tests.lab.certificates import SERVER_NAME, make_certificate
 from tests.lab.network import Namespace, server_address
-from tests.lab.packages import CHASQUID, UNPACKED
+from tests.lab.packages import SERVERS_ROOT
 from tests.lab.server import MAIL_DOMAIN
+from tests.lab.unpacked import launch_unpacked, prepare_root
 
 ADDRESS: Final = server_address(41)
 
@@ -19,23 +20,26 @@ smtp_address: "{address}:25"
 submission_address: ""
 submission_over_tls_address: ""
 mail_delivery_agent_bin: "/bin/true"
-data_dir: "{folder}/data"
-mail_log_path: "{folder}/mail.log"
+data_dir: "/var/lib/chasquid"
+mail_log_path: "/var/log/chasquid.log"
 """
 
 
 @contextmanager
 def chasquid(namespace: Namespace, folder: Path, address: str = ADDRESS) -> Iterator[int]:
     """The number of its process, which listens on port 25 of that address."""
+    settings = _SETTINGS.format(server_name=SERVER_NAME, address=address)
+    prepare_root(folder, (), {"chasquid/chasquid.conf": settings}, {})
+    for name in ("lib/chasquid", "log"):
+        (folder / "var" / name).mkdir(parents=True)
+    configuration = folder / "etc/chasquid"
     certificate = make_certificate(folder)
-    certificates = folder / "certs" / SERVER_NAME
+    certificates = configuration / "certs" / SERVER_NAME
     certificates.mkdir(parents=True)
     shutil.copy(certificate.certificate, certificates / "fullchain.pem")
     shutil.copy(certificate.key, certificates / "privkey.pem")
-    (folder / "domains" / MAIL_DOMAIN).mkdir(parents=True)
-    settings = _SETTINGS.format(server_name=SERVER_NAME, address=address, folder=folder)
-    (folder / "chasquid.conf").write_text(settings)
-    with namespace.start([UNPACKED[CHASQUID], "-config_dir", folder]) as process:
+    (configuration / "domains" / MAIL_DOMAIN).mkdir(parents=True)
+    with launch_unpacked(namespace, folder, ["/usr/bin/chasquid"], SERVERS_ROOT) as process:
         try:
             namespace.await_listeners({(address, 25)})
             yield process.pid

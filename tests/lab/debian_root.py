@@ -1,80 +1,181 @@
-"""A package of another release of Debian with all that it needs, in a folder that can be the root of its
-processes: so there is a mail server with another TLS library.
+"""Debian's packages with all that they need, unpacked into a folder that can be the root of their processes.
 
-It comes from the mirror that this machine has Debian from. Mirrors let go of old releases some day, so nobody
-but who asks for such a root needs it.
+Nothing of them is installed: the machine's own packages, users and services stay as they are, and no script
+of a package runs. So a machine with one mail server can run others, and those of another release, with other
+TLS libraries. What no program needs is left out.
+
+The packages come from the mirror that this machine has Debian from.
 """
 
+import fcntl
+import os
+import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.lab.packages import CACHE, LabUnavailableError, apt
+CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "smtp-horizon-lab"
 
 _KEYS: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # Since Debian 12 these are links, and of earlier ones nothing is there twice.
 _LINKED: Final = ("bin", "sbin", "lib", "lib64")
+_LEFT_OUT: Final = ("doc", "fonts", "info", "javascript", "locale", "man", "nodejs")
+# Enough for programs that ask who somebody is; servers with users of their own get an /etc of their own.
+_PASSWD: Final = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n"
+_GROUP: Final = "root:x:0:\nnogroup:x:65534:\n"
+_CONTENTS: Final = "packages"
+"""In a root: what it was made of."""
+
+
+class LabUnavailableError(Exception):
+    """The lab can't run here; the message says why and what to do."""
+
+
+def release() -> str:
+    """This machine's: "bookworm"; something else where it is no Debian."""
+    try:
+        known = platform.freedesktop_os_release()
+    except OSError:
+        return "unknown"
+    return known.get("VERSION_CODENAME", "unknown") if known["ID"] == "debian" else known["ID"]
 
 
 def debian_root(suites: tuple[str, ...], package: str) -> Path:
-    """The root, fetched if it is not there yet; the package is the last suite's.
+    """The root of a package of the last of these suites, fetched if it is not there yet.
 
     Raises LabUnavailableError.
     """
     root = CACHE / suites[-1] / package
-    if not root.exists():
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root.parent) as folder:
-            packages = _fetched(Path(folder), suites, package)
-            unpacked = Path(folder, "root")
-            _unpack(packages, unpacked)
-            unpacked.rename(root)
+    make_roots(suites, {root: (package,)})
     return root
 
 
-def _fetched(folder: Path, suites: tuple[str, ...], package: str) -> Iterable[Path]:
-    """By an apt that keeps all of its own in the folder, and takes nothing for installed."""
-    mirror = _mirror()
-    lines = [f"deb [signed-by={_KEYS}] {mirror} {suite} main\n" for suite in suites]
-    (folder / "sources.list").write_text("".join(lines))
-    (folder / "status").touch()
-    (folder / "lists").mkdir()
-    (folder / "archives/partial").mkdir(parents=True)
-    settings = {
-        "Dir::Etc::SourceList": folder / "sources.list",
-        "Dir::Etc::SourceParts": "/dev/null",
-        "Dir::State::Lists": folder / "lists",
-        "Dir::State::Status": folder / "status",
-        "Dir::Cache::Archives": folder / "archives",
-        "Dir::Cache::PkgCache": "",
-        "Dir::Cache::SrcPkgCache": "",
-        "APT::Sandbox::User": "root",  # nobody else may enter the folder
-        "APT::Default-Release": suites[-1],
-    }
-    options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
-    fetch = ("install", "--yes", "--no-install-recommends", "--download-only", package)
-    if not (apt(*options, "update") and apt(*options, *fetch)):
-        raise LabUnavailableError(f"apt-get could not download {package} of {suites[-1]}")
-    return (folder / "archives").glob("*.deb")
+def make_roots(suites: tuple[str, ...], contents: Mapping[Path, tuple[str, ...]]) -> None:
+    """Makes those of the roots that are not there yet, of the packages named and all that they depend on.
+
+    The roots are folders of CACHE / suites[-1]. Each is there wholly or not at all. Packages of one root may
+    conflict: of files with the same path one remains.
+
+    Raises LabUnavailableError.
+    """
+    if not _missing(contents):
+        return
+    folder = CACHE / suites[-1]
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.geteuid():
+        raise LabUnavailableError(
+            f"{folder} belongs to another user, and what lies there would be run: "
+            "set XDG_CACHE_HOME to a folder of your own"
+        )
+    with _alone(folder), tempfile.TemporaryDirectory(prefix="unfinished-", dir=folder) as made:
+        # Somebody else may have made them while we waited.
+        if wanted := _missing(contents):
+            apt = _Apt(Path(made), suites)
+            for number, root in enumerate(wanted):
+                _unpack(apt.fetch(contents[root]), unpacked := Path(made, f"root-{number}"))
+                (unpacked / _CONTENTS).write_text(_listed(contents[root]))
+                if root.exists():
+                    root.rename(Path(made, f"old-{number}"))
+                unpacked.rename(root)
+
+
+def _missing(contents: Mapping[Path, tuple[str, ...]]) -> list[Path]:
+    return [root for root, packages in contents.items() if not is_whole(root, packages)]
+
+
+def is_whole(root: Path, packages: Iterable[str]) -> bool:
+    try:
+        return (root / _CONTENTS).read_text() == _listed(packages)
+    except OSError:
+        return False
+
+
+def _listed(packages: Iterable[str]) -> str:
+    return "".join(f"{package}\n" for package in packages)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time makes roots there. What a killed one has left is removed."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in folder.glob("unfinished-*"):
+            shutil.rmtree(left)
+        yield
+
+
+class _Apt:
+    """An apt that keeps all of its own in the folder, and takes nothing for installed."""
+
+    def __init__(self, folder: Path, suites: tuple[str, ...]) -> None:
+        if shutil.which("apt-get") is None:
+            raise LabUnavailableError("there is no apt-get to fetch Debian's packages")
+        self._folder = folder
+        self._suite = suites[-1]
+        mirror = _mirror()
+        lines = [f"deb [signed-by={_KEYS}] {mirror} {suite} main\n" for suite in suites]
+        (folder / "sources.list").write_text("".join(lines))
+        (folder / "status").touch()
+        (folder / "lists").mkdir()
+        (folder / "archives/partial").mkdir(parents=True)
+        settings = {
+            "Dir::Etc::SourceList": folder / "sources.list",
+            "Dir::Etc::SourceParts": "/dev/null",
+            "Dir::State::Lists": folder / "lists",
+            "Dir::State::Status": folder / "status",
+            "Dir::Cache::Archives": folder / "archives",
+            "Dir::Cache::PkgCache": "",
+            "Dir::Cache::SrcPkgCache": "",
+            "APT::Sandbox::User": "root",  # nobody else may enter the folder
+            "APT::Default-Release": self._suite,
+        }
+        self._options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
+        self._run("update")
+
+    def fetch(self, packages: Iterable[str]) -> set[Path]:
+        """The files of the packages and of all that they depend on."""
+        needed: set[Path] = set()
+        for package in packages:  # one by one, because they may conflict
+            install = ("--yes", "--no-install-recommends", "install", package)
+            self._run("--download-only", *install)
+            # 'http://…' name_version_architecture.deb size hash
+            uris = self._run("--reinstall", "--print-uris", "-o", "Dir::Cache::Archives=/nowhere/", *install)
+            names = [line.split()[1] for line in uris.splitlines() if line.startswith("'")]
+            needed |= {self._folder / "archives" / name for name in names}
+        return needed
+
+    def _run(self, *arguments: str) -> str:
+        finished = subprocess.run(
+            ["apt-get", "-qq", *self._options, *arguments],
+            env={**os.environ, "LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if finished.returncode != 0:
+            said = finished.stderr.strip().rpartition("\n")[2]
+            raise LabUnavailableError(f"apt-get {arguments[-1]} of {self._suite} failed: {said}")
+        return finished.stdout
 
 
 def _mirror() -> str:
-    asked = [
-        "apt-get",
-        "indextargets",
-        "--format",
-        "$(REPO_URI)",
-        "Created-By: Packages",
-        "Codename: bookworm",
-    ]
-    if shutil.which(asked[0]) is None:
-        raise LabUnavailableError("there is no apt-get to fetch another Debian")
-    mirrors = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
+    if (own := release()) == "unknown":
+        raise LabUnavailableError("this is no Debian: the lab has its servers from Debian's packages")
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)"]
+    command += ["Created-By: Packages", "Component: main", f"Codename: {own}"]
+    known = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    if not known:  # It tells only of lists that it has, and a machine fresh from an image has none.
+        subprocess.run(["apt-get", "-qq", "update"], capture_output=True, check=False)
+        known = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    mirrors = [mirror for mirror in known.split() if not mirror.startswith("cdrom:")]
     if not mirrors:
-        raise LabUnavailableError("apt knows no mirror of Debian 12")
+        raise LabUnavailableError(f"apt's sources name no mirror of Debian's {own}")
     return mirrors[0]
 
 
@@ -82,12 +183,22 @@ def _unpack(packages: Iterable[Path], root: Path) -> None:
     for name in _LINKED:
         (root / "usr" / name).mkdir(parents=True)
         (root / name).symlink_to(f"usr/{name}")
-    for name in ("dev", "proc", "tmp"):
+    for name in ("dev", "etc", "proc", "tmp", "var"):
         (root / name).mkdir()
-    for package in packages:
-        with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as files:
-            subprocess.run(
-                ["tar", "--extract", "--keep-directory-symlink", "--directory", root],
-                stdin=files.stdout,
-                check=True,
-            )
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for _ in threads.map(lambda package: _extract(package, root), packages):
+            pass
+    (root / "etc/passwd").write_text(_PASSWD)
+    (root / "etc/group").write_text(_GROUP)
+
+
+def _extract(package: Path, root: Path) -> None:
+    left_out = [f"--exclude=./usr/share/{name}" for name in _LEFT_OUT]
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as files:
+        subprocess.run(
+            ["tar", "--extract", "--keep-directory-symlink", *left_out, "--directory", root],
+            stdin=files.stdout,
+            check=True,
+        )
+    if files.returncode != 0:
+        raise LabUnavailableError(f"dpkg-deb could not unpack {package.name}")

@@ -3,7 +3,6 @@
 Its client offers what Postfix's does not: BDAT, and a retry in clear after a failed TLS handshake.
 """
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -11,17 +10,15 @@ from typing import Final
 from tests.lab.certificates import make_certificate
 from tests.lab.exim_log import read_exim_log
 from tests.lab.network import Namespace, server_address
-from tests.lab.packages import EXIM, UNPACKED
+from tests.lab.packages import SERVERS_ROOT
 from tests.lab.sasl import PASSWORD, USER
 from tests.lab.server import BUSY_RECIPIENT, MAIL_DOMAIN, UNKNOWN_RECIPIENT, MailServer
 from tests.lab.truth import SessionTruth
 from tests.lab.unpacked import launch_unpacked, prepare_root, run_unpacked
 
-PROGRAM: Final = UNPACKED[EXIM]
-INSTALLED: Final = Path("/usr/sbin/exim4")
+PROGRAM: Final = "/usr/sbin/exim4"
 NUMBER: Final = 21
 _USER: Final = "Debian-exim"
-_PROGRAM_NAME: Final = "exim4"
 
 _COMMON_SETTINGS: Final = """\
 exim_path = {program}
@@ -103,14 +100,13 @@ begin retry
 
 
 class Exim(MailServer):
-    """The server. `root`: a root of its own, with one of another release."""
+    """The server. `root`: with one of another release."""
 
     name = "exim"
 
-    def __init__(self, namespace: Namespace, folder: Path, root: Path | None = None) -> None:
+    def __init__(self, namespace: Namespace, folder: Path, root: Path = SERVERS_ROOT) -> None:
         super().__init__(namespace, folder)
-        self._root = root or Path("/")
-        self._program = INSTALLED if root else folder / _PROGRAM_NAME
+        self._root = root
         self.log = folder / "var/log/mainlog"
         self.listeners = frozenset(
             (server_address(NUMBER, family), port) for family in (4, 6) for port in (25, 465)
@@ -119,7 +115,7 @@ class Exim(MailServer):
     def _launch(self) -> subprocess.Popen[bytes]:
         if not self.log.parent.exists():  # else it was stopped, and is started again
             self._configure()
-        return launch_unpacked(self.namespace, self.folder, [self._program, "-bdf"], root=self._root)
+        return launch_unpacked(self.namespace, self.folder, [PROGRAM, "-bdf"], self._root)
 
     def _configure(self) -> None:
         settings = _SERVER_SETTINGS.format(
@@ -132,7 +128,7 @@ class Exim(MailServer):
             password=PASSWORD,
         )
         certificate = make_certificate(self.folder)
-        _prepare(self.folder, settings, self._program)
+        _prepare(self.folder, settings)
         (self.folder / "etc/server.pem").write_text(certificate.certificate.read_text())
         (self.folder / "etc/server.key").write_text(certificate.key.read_text())
 
@@ -147,8 +143,7 @@ class EximClient:
         self.namespace = namespace
         self.folder = folder
         self.log = folder / "var/log/mainlog"
-        self._program = folder / _PROGRAM_NAME
-        _prepare(folder, _CLIENT_SETTINGS, self._program)
+        _prepare(folder, _CLIENT_SETTINGS)
 
     def deliver(self, server: str, message: str, *, sender: str, in_clear: bool = False) -> None:
         """To the server with that IPv4 address; in clear, or with TLS where the server offers it."""
@@ -156,18 +151,15 @@ class EximClient:
         run_unpacked(
             self.namespace,
             self.folder,
-            [self._program, "-bm", "-odf", "-f", sender, recipient],
+            [PROGRAM, "-bm", "-odf", "-f", sender, recipient],
+            SERVERS_ROOT,
             given=message,
         )
 
 
-def _prepare(folder: Path, settings: str, program: Path) -> None:
-    """`program`: the installed one, or where a copy is to be that its unprivileged parts can run again."""
-    configuration = _COMMON_SETTINGS.format(program=program) + settings
+def _prepare(folder: Path, settings: str) -> None:
+    configuration = _COMMON_SETTINGS.format(program=PROGRAM) + settings
     prepare_root(folder, [_USER], {"exim4/exim4.conf": configuration}, {})
-    if program != INSTALLED:
-        shutil.copy(PROGRAM, program)
-        program.chmod(0o4755)  # set-uid, as if installed
     for name in ("spool", "log"):
         (folder / "var" / name).mkdir()
         (folder / "var" / name).chmod(0o777)

@@ -11,13 +11,14 @@ from typing import Final
 from tests.lab.certificates import make_certificate
 from tests.lab.network import Namespace, server_address
 from tests.lab.opensmtpd_log import read_opensmtpd_log
-from tests.lab.packages import OPENSMTPD, UNPACKED
+from tests.lab.packages import SERVERS_ROOT
 from tests.lab.sasl import PASSWORD, USER
 from tests.lab.server import MAIL_DOMAIN, MailServer
 from tests.lab.truth import SessionTruth
 from tests.lab.unpacked import launch_unpacked, prepare_root
 
 NUMBER: Final = 22
+_PROGRAM: Final = "/usr/sbin/smtpd"
 _USERS: Final = ("opensmtpd", "opensmtpq")
 _CHROOT: Final = "/var/lib/opensmtpd/empty"
 
@@ -41,8 +42,7 @@ class OpenSmtpd(MailServer):
     """The server. It knows user1, user2, ... and whoever is called like an address; it refuses others."""
 
     name = "opensmtpd"
-    root = Path("/")
-    program = UNPACKED[OPENSMTPD]
+    root = SERVERS_ROOT
     settings = _SETTINGS
 
     def __init__(self, namespace: Namespace, folder: Path) -> None:
@@ -75,9 +75,7 @@ class OpenSmtpd(MailServer):
             (var / name).mkdir(parents=True)
         (var / "spool/smtpd").chmod(0o711)
         with self.log.open("wb") as log:
-            return launch_unpacked(
-                self.namespace, self.folder, [self.program, "-d"], root=self.root, output=log
-            )
+            return launch_unpacked(self.namespace, self.folder, [_PROGRAM, "-d"], self.root, output=log)
 
     def sessions(self) -> list[SessionTruth]:
         return read_opensmtpd_log(
@@ -92,7 +90,6 @@ class OpenSmtpdWithTls(OpenSmtpd):
     Its log is read for clear sessions alone.
     """
 
-    program = Path("/usr/sbin/smtpd")
     settings = _SETTINGS.replace("action", _SUBMISSION + "action", 1)
 
     def __init__(self, namespace: Namespace, folder: Path, root: Path) -> None:

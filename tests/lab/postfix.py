@@ -1,13 +1,10 @@
-"""Postfix, from Debian's package, run from a folder of its own: nothing of /etc/postfix is read or changed.
+"""Postfix, from Debian's package, unpacked: the machine needs none, and one that it has is not touched.
 
 One master process shows many faces, each on an address of its own; `-o` overrides in master.cf make them
 differ. Its smtp(8) client relays what it is given on the loopback interface: see `postfix_client.py`.
 """
 
-import grp
 import os
-import pwd
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +12,18 @@ from typing import Final
 
 from tests.lab.certificates import SERVER_NAME, make_certificate
 from tests.lab.network import Namespace, server_address
+from tests.lab.packages import POSTFIX_ROOT
 from tests.lab.postfix_log import read_postfix_log
 from tests.lab.sasl import PasswordServer
 from tests.lab.server import BUSY_RECIPIENT, MAIL_DOMAIN, UNKNOWN_RECIPIENT, MailServer
 from tests.lab.truth import Endpoint, SessionTruth
+from tests.lab.unpacked import launch_unpacked, prepare_root
 
-PROGRAMS: Final = Path("/usr/lib/postfix/sbin")
+CONFIGURATION: Final = "etc/postfix"
+LOG: Final = "var/log/mail.log"
+_OWNER: Final = "postfix"
+_DROPPING_GROUP: Final = "postdrop"
+_PASSWORDS: Final = "var/passwords"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +84,7 @@ postlog unix-dgram n - n - 1 postlogd
 _COMMON_SETTINGS: Final = """\
 compatibility_level = 3.6
 enable_long_queue_ids = yes
-queue_directory = {folder}/queue
-data_directory = {folder}/data
-daemon_directory = {programs}
-command_directory = /usr/sbin
-shlib_directory = /usr/lib/postfix
-maillog_file = {folder}/mail.log
-maillog_file_prefixes = {folder}
+maillog_file = /{log}
 alias_maps =
 mydestination =
 local_recipient_maps =
@@ -107,7 +104,7 @@ smtpd_tls_security_level = may
 smtpd_tls_chain_files = $config_directory/chain.pem
 tls_server_sni_maps =
 smtpd_sasl_type = dovecot
-smtpd_sasl_path = {folder}/passwords
+smtpd_sasl_path = /{passwords}
 smtpd_recipient_restrictions =
  check_recipient_access inline:{{ {{{unknown} = 550 5.1.1 No such user}} {{{busy} = 450 4.2.0 Try later}} }},
  permit_sasl_authenticated, reject_unauth_destination
@@ -126,17 +123,16 @@ class Postfix(MailServer):
 
     def __init__(self, namespace: Namespace, folder: Path, faces: tuple[Face, ...] = FACES) -> None:
         super().__init__(namespace, folder)
-        self.log = folder / "mail.log"
+        self.log = folder / LOG
         self.faces = faces
         self.listeners = frozenset(listener for face in faces for listener in face.listeners)
         self._passwords: PasswordServer | None = None
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        configuration = self.folder / "etc"
-        if not configuration.exists():  # else it was stopped, and is started again
+        if not (self.folder / CONFIGURATION).exists():  # else it was stopped, and is started again
             self._configure()
-        self._passwords = PasswordServer(self.folder / "passwords").__enter__()
-        return launch_postfix(self.namespace, configuration)
+        self._passwords = PasswordServer(self.folder / _PASSWORDS).__enter__()
+        return launch_postfix(self.namespace, self.folder)
 
     def _configure(self) -> None:
         own, other = make_certificate(self.folder), make_certificate(self.folder, "other")
@@ -146,7 +142,7 @@ class Postfix(MailServer):
             _SERVER_SETTINGS.format(
                 server_name=SERVER_NAME,
                 domain=MAIL_DOMAIN,
-                folder=self.folder,
+                passwords=_PASSWORDS,
                 unknown=UNKNOWN_RECIPIENT,
                 busy=BUSY_RECIPIENT,
             ),
@@ -168,34 +164,39 @@ class Postfix(MailServer):
 
 def prepare_postfix(folder: Path, settings: str, services: str) -> Path:
     """Makes the folders and files of a Postfix instance; returns its configuration folder."""
-    user = pwd.getpwnam("postfix")
-    dropping_group = grp.getgrnam("postdrop").gr_gid
-    configuration = folder / "etc"
-    configuration.mkdir(parents=True)
-    (configuration / "main.cf").write_text(
-        _COMMON_SETTINGS.format(folder=folder, programs=PROGRAMS) + settings
+    numbers = prepare_root(
+        folder,
+        (_OWNER, _DROPPING_GROUP),
+        {
+            "postfix/main.cf": _COMMON_SETTINGS.format(log=LOG) + settings,
+            "postfix/master.cf": services + _INTERNAL_SERVICES,
+            "postfix/dynamicmaps.cf": "",
+        },
+        {},
     )
-    (configuration / "master.cf").write_text(services + _INTERNAL_SERVICES)
-    shutil.copy("/etc/postfix/dynamicmaps.cf", configuration)
-    _make_folder(folder / "data", 0o700, user.pw_uid, user.pw_gid)
-    queue = folder / "queue"
+    owner, dropping_group = numbers[_OWNER], numbers[_DROPPING_GROUP]
+    (folder / LOG).parent.mkdir()
+    _make_folder(folder / "var/lib/postfix", 0o700, owner, owner)
+    queue = folder / "var/spool/postfix"
     _make_folder(queue, 0o755, 0, 0)
     for name in (
         *("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private"),
         *("saved", "trace"),
     ):
-        _make_folder(queue / name, 0o700, user.pw_uid, 0)
+        _make_folder(queue / name, 0o700, owner, 0)
     _make_folder(queue / "pid", 0o755, 0, 0)
-    _make_folder(queue / "public", 0o710, user.pw_uid, dropping_group)
-    _make_folder(queue / "maildrop", 0o730, user.pw_uid, dropping_group)
-    return configuration
+    _make_folder(queue / "public", 0o710, owner, dropping_group)
+    _make_folder(queue / "maildrop", 0o730, owner, dropping_group)
+    return folder / CONFIGURATION
 
 
-def launch_postfix(namespace: Namespace, configuration: Path) -> subprocess.Popen[bytes]:
-    return namespace.start(
-        [PROGRAMS / "master", "-c", configuration, "-d"],
-        env={**os.environ, "MAIL_CONFIG": str(configuration)},
-    )
+def launch_postfix(namespace: Namespace, folder: Path) -> subprocess.Popen[bytes]:
+    return launch_unpacked(namespace, folder, ["/usr/lib/postfix/sbin/master", "-d"], POSTFIX_ROOT)
+
+
+def program(name: str) -> list[str | Path]:
+    """The first words of a command that runs smtp-source(1) or smtp-sink(1), which need no files."""
+    return ["chroot", POSTFIX_ROOT, f"/usr/sbin/{name}"]
 
 
 def _service(face: Face, listener: Endpoint) -> str:
@@ -206,6 +207,6 @@ def _service(face: Face, listener: Endpoint) -> str:
 
 
 def _make_folder(folder: Path, mode: int, user: int, group: int) -> None:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     os.chown(folder, user, group)
     folder.chmod(mode)

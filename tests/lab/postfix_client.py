@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.lab.network import Namespace, client_address, server_address
-from tests.lab.postfix import launch_postfix, prepare_postfix
+from tests.lab.postfix import LOG, launch_postfix, prepare_postfix
 from tests.lab.server import MAIL_DOMAIN, MailServer
 from tests.lab.truth import Endpoint, SessionTruth
 
@@ -25,7 +25,7 @@ mynetworks = 127.0.0.0/8
 inet_interfaces = 127.0.0.1
 smtp_tls_security_level = may
 smtp_tls_loglevel = 1
-transport_maps = texthash:{configuration}/transport
+transport_maps = texthash:$config_directory/transport
 virtual_transport = error:none of ours
 bounce_queue_lifetime = 0
 """
@@ -39,14 +39,14 @@ class PostfixClient(MailServer):
 
     def __init__(self, namespace: Namespace, folder: Path) -> None:
         super().__init__(namespace, folder)
-        self.log = folder / "mail.log"
+        self.log = folder / LOG
         self.listeners = frozenset({_INJECTION})
         self._handed_over = 0
 
     def _launch(self) -> subprocess.Popen[bytes]:
         configuration = prepare_postfix(
             self.folder,
-            _SETTINGS.format(configuration=self.folder / "etc"),
+            _SETTINGS,
             f"{_INJECTION[0]}:{_INJECTION[1]} inet n - n - - smtpd\n",
         )
         servers = [
@@ -55,7 +55,7 @@ class PostfixClient(MailServer):
         (configuration / "transport").write_text(
             "".join(f"{server}@{MAIL_DOMAIN} smtp:[{server}]:25\n" for server in servers)
         )
-        return launch_postfix(self.namespace, configuration)
+        return launch_postfix(self.namespace, self.folder)
 
     def deliver(self, servers: Sequence[str], sender: str, message: bytes) -> None:
         """Relays one message to each of the servers, at its own pace."""

@@ -5,10 +5,8 @@ abuse), but without that of clients, which are reverse DNS names.
 """
 
 import os
-import pwd
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +14,14 @@ from pathlib import Path
 from typing import Final, Self
 
 from tests.lab.network import Namespace
+from tests.lab.packages import SERVERS_ROOT
 from tests.lab.postgrey_log import Answer, read_postgrey_log
+from tests.lab.unpacked import inside, prepare_root, run_unpacked
 from tests.lab.watch import Process
 
-PROGRAM: Final = Path("/usr/sbin/postgrey")
-WHITELISTED_RECIPIENTS: Final = Path("/etc/postgrey/whitelist_recipients")
+PROGRAM: Final = "/usr/sbin/postgrey"
+WHITELISTED_RECIPIENTS: Final = "/usr/share/postgrey/whitelist_recipients"
+DATABASE: Final = "/var/lib/postgrey"
 USER: Final = "postgrey"
 PORT: Final = 10_023
 DELAY_SECONDS: Final = 5
@@ -57,19 +58,24 @@ class Postgrey(Process):
         self._port = port
         super().__init__(
             namespace,
-            [
-                *(PROGRAM, f"--inet=127.0.0.1:{port}", f"--user={USER}", f"--group={USER}"),
-                *(f"--dbdir={folder}", f"--delay={delay_seconds}"),
-                f"--auto-whitelist-clients={whitelist_after}",
-                *("--whitelist-clients=/dev/null", f"--whitelist-recipients={WHITELISTED_RECIPIENTS}"),
-            ],
+            inside(
+                folder,
+                [
+                    *(PROGRAM, f"--inet=127.0.0.1:{port}", f"--user={USER}", f"--group={USER}"),
+                    *(f"--dbdir={DATABASE}", f"--delay={delay_seconds}"),
+                    f"--auto-whitelist-clients={whitelist_after}",
+                    *("--whitelist-clients=/dev/null", f"--whitelist-recipients={WHITELISTED_RECIPIENTS}"),
+                ],
+                SERVERS_ROOT,
+            ),
             folder.with_suffix(".log"),
         )
 
     def __enter__(self) -> Self:
-        user = pwd.getpwnam(USER)
-        self._folder.mkdir(parents=True)
-        os.chown(self._folder, user.pw_uid, user.pw_gid)
+        numbers = prepare_root(self._folder, [USER], {}, {})
+        database = Path(f"{self._folder}{DATABASE}")
+        database.mkdir(parents=True)
+        os.chown(database, numbers[USER], numbers[USER])
         super().__enter__()
         try:
             self._namespace.await_listeners([("127.0.0.1", self._port)])
@@ -147,8 +153,8 @@ class Postgrey(Process):
 
     def _dump(self, name: str) -> dict[str, tuple[int, int]]:
         assert not self.running()
-        dumped = subprocess.run(
-            ["perl", "-e", _DUMP, self._folder, name], capture_output=True, text=True, check=True
+        dumped = run_unpacked(
+            self._namespace, self._folder, ["perl", "-e", _DUMP, DATABASE, name], SERVERS_ROOT
         )
         words = dumped.stdout.split("\0")[:-1]
         pairs = zip(words[::2], (value.split(",") for value in words[1::2]), strict=True)

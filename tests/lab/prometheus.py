@@ -7,7 +7,13 @@ from typing import Final, Self
 from urllib.parse import quote
 
 from tests.lab.network import Namespace
+from tests.lab.packages import SERVERS_ROOT
 from tests.lab.watch import LISTEN, Process, fetch
+
+# Run where they lie: they need nothing of their root but the C library, which the machine has, too.
+PROMETHEUS: Final = SERVERS_ROOT / "usr/bin/prometheus"
+PROMTOOL: Final = SERVERS_ROOT / "usr/bin/promtool"
+WHERE_FROM: Final = "Prometheus and its promtool come with make lab, as root"
 
 _LISTEN: Final = "127.0.0.1:9090"
 _CONFIGURATION: Final = """\
@@ -27,7 +33,7 @@ class Prometheus(Process):
         super().__init__(
             namespace,
             [
-                *("prometheus", f"--config.file={configuration}"),
+                *(PROMETHEUS, f"--config.file={configuration}"),
                 *(f"--storage.tsdb.path={folder / 'prometheus'}", f"--web.listen-address={_LISTEN}"),
             ],
             folder / "prometheus.log",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.lab.certificates import make_certificate
-from tests.lab.packages import SENDMAIL, UNPACKED
+from tests.lab.packages import SERVERS_ROOT
 from tests.lab.server import BUSY_RECIPIENT, MAIL_DOMAIN, UNKNOWN_RECIPIENT
 from tests.lab.unpacked import prepare_root
 
@@ -44,7 +44,7 @@ R$* @ $*\t$#error $@ 5.7.1 $: "550 Relaying denied"
 
 
 def prepare_sendmail(folder: Path) -> list[str | Path]:
-    """Configures it in the folder; returns the command, for a process whose root that folder is."""
+    """Configures it in the folder; returns the command, for use behind `unpacked.with_mounts`."""
     folder.mkdir(parents=True)
     certificate = make_certificate(folder)
     # It looks its own name up when it starts, and waits a minute for one with a dot.
@@ -56,4 +56,4 @@ def prepare_sendmail(folder: Path) -> list[str | Path]:
     (folder / "etc/server.key").write_text(certificate.key.read_text())
     os.chmod(folder / "etc/server.key", 0o600)
     (folder / "var/queue").mkdir(mode=0o700)
-    return [UNPACKED[SENDMAIL], "-C/etc/sendmail.cf", "-bs"]
+    return ["chroot", SERVERS_ROOT, "/usr/libexec/sendmail/sendmail", "-C/etc/sendmail.cf", "-bs"]

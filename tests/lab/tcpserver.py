@@ -11,7 +11,9 @@ from typing import Final, Self
 
 from tests.lab.certificates import SERVER_NAME
 from tests.lab.network import Namespace
+from tests.lab.packages import SERVERS_ROOT
 from tests.lab.truth import Endpoint
+from tests.lab.unpacked import with_mounts
 
 PROGRAM: Final = Path("/usr/bin/tcpserver")
 TCPRULES: Final = Path("/usr/bin/tcprules")
@@ -19,7 +21,6 @@ TCPRULES: Final = Path("/usr/bin/tcprules")
 _CONCURRENT: Final = 100
 # Each connection's descriptor 2 gets a file of its own: what several programs write to one would mix.
 _LOGGED: Final = 'exec 2>"$0/$TCPREMOTEIP-$TCPREMOTEPORT"; exec "$@"'
-_IN_ROOT: Final = 'mount --bind "$0/etc" /etc && mount --bind "$0/var" /var && exec "$@"'
 
 
 class TcpServer:
@@ -39,7 +40,7 @@ class TcpServer:
         """
         Args:
             folder: for logs; made here.
-            root: of the unpacked program that is to be run, see `unpacked.py`.
+            root: the folder of the unpacked program that is to be run, see `unpacked.py`.
             rules: made by `make_rules`.
         """
         self._namespace = namespace
@@ -53,7 +54,7 @@ class TcpServer:
         own += [listener[0], str(listener[1])]
         self._command: list[str | Path] = [*own, "sh", "-c", _LOGGED, self._sessions, *command]
         if root is not None:
-            self._command = ["sh", "-c", _IN_ROOT, root, *self._command]
+            self._command = with_mounts(root, self._command, SERVERS_ROOT)
         variables = [f"{name}={value}" for name, value in (environment or {}).items()]
         self._command = ["env", *variables, *self._command]
         self._process: subprocess.Popen[bytes] | None = None

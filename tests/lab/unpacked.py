@@ -1,5 +1,5 @@
-"""Runs a mail server that was only unpacked as if it were installed: in a mount namespace of its own, where
-/etc and /var are folders of the lab's, with the users that the server expects.
+"""Runs a mail server that was only unpacked (`debian_root.py`) as if it were installed: what it was unpacked
+into is its root, and there /etc and /var are folders of the lab's, with the users that the server expects.
 """
 
 import os
@@ -12,9 +12,19 @@ from typing import IO, Any, Final
 
 from tests.lab.network import Namespace
 
-# Numbers that no Debian system gives to anybody: they need not exist outside.
+# Numbers that no Debian system gives to anybody: these users exist nowhere but inside.
 FIRST_USER: Final = 60_901
-_ETC_FILES: Final = ("nsswitch.conf", "services", "protocols", "ld.so.cache", "localtime")
+_ETC_FILES: Final = {
+    "nsswitch.conf": "".join(
+        f"{database}: files\n" for database in ("passwd", "group", "services", "protocols")
+    )
+    + "hosts: files dns\n",
+    "services": "domain 53/tcp\ndomain 53/udp\nsmtp 25/tcp\nsubmissions 465/tcp smtps\nsubmission 587/tcp\n",
+    "protocols": "ip 0 IP\nicmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6 41 IPv6\n",
+    "hosts": "127.0.0.1 localhost\n",
+    # Nothing answers there, and at once: no server waits for names.
+    "resolv.conf": "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
+}
 
 
 def prepare_root(
@@ -24,9 +34,8 @@ def prepare_root(
     etc, var = folder / "etc", folder / "var"
     etc.mkdir(parents=True)
     var.mkdir()
-    for name in _ETC_FILES:
-        if Path("/etc", name).exists():
-            shutil.copy(Path("/etc", name), etc / name)
+    if Path("/etc/localtime").exists():  # logs are read with the times of this machine
+        shutil.copy("/etc/localtime", etc)
     numbers = {user: FIRST_USER + offset for offset, user in enumerate(users)}
     entries = ["root:x:0:0:root:/root:/bin/sh", "mail:x:8:8:mail:/var/mail:/bin/false"]
     groups = ["root:x:0:", "mail:x:8:"]
@@ -39,9 +48,7 @@ def prepare_root(
     files = {
         "passwd": "\n".join(entries) + "\n",
         "group": "\n".join(groups) + "\n",
-        "hosts": "127.0.0.1 localhost\n",
-        # Nothing answers there, and at once: no server waits for names.
-        "resolv.conf": "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
+        **_ETC_FILES,
         **etc_files,
     }
     for name, text in files.items():
@@ -54,24 +61,29 @@ def launch_unpacked(
     namespace: Namespace,
     folder: Path,
     command: Sequence[str | Path],
+    root: Path,
     *,
-    root: Path = Path("/"),
     output: IO[Any] | int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
-    """`root`: the folder that is to be its root, with all but /etc and /var in it."""
-    return namespace.start(_inside(folder, command, root), output=output, env=dict(os.environ, LC_ALL="C"))
+    """`root`: of `debian_root.py`; the command's, with the folder's etc and var in it."""
+    return namespace.start(inside(folder, command, root), output=output, env=dict(os.environ, LC_ALL="C"))
 
 
 def run_unpacked(
-    namespace: Namespace, folder: Path, command: Sequence[str | Path], *, given: str | None = None
+    namespace: Namespace, folder: Path, command: Sequence[str | Path], root: Path, *, given: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    return namespace.run(_inside(folder, command, Path("/")), input=given, env=dict(os.environ, LC_ALL="C"))
+    return namespace.run(inside(folder, command, root), input=given, env=dict(os.environ, LC_ALL="C"))
 
 
-def _inside(folder: Path, command: Sequence[str | Path], root: Path) -> list[str | Path]:
+def inside(folder: Path, command: Sequence[str | Path], root: Path) -> list[str | Path]:
+    """The command as a namespace has to run it, for it to have that root with the folder's etc and var."""
+    return with_mounts(folder, ["chroot", root, *command], root)
+
+
+def with_mounts(folder: Path, command: Sequence[str | Path], root: Path) -> list[str | Path]:
+    """For a command that runs programs in that root by "chroot", and others not."""
     # "ip netns exec" already gave the process a mount namespace of its own.
     mounts = [(folder / name, root / name) for name in ("etc", "var")]
-    if root != Path("/"):
-        mounts += [(Path("/", name), root / name) for name in ("dev", "proc")]
+    mounts += [(Path("/", name), root / name) for name in ("dev", "proc")]
     script = "".join(f'mount --rbind "{there}" "{here}" && ' for there, here in mounts)
-    return ["sh", "-c", script + 'exec chroot "$0" "$@"', root, *command]
+    return ["sh", "-c", script + 'exec "$@"', "sh", *command]

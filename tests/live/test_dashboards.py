@@ -2,7 +2,6 @@
 whose watch has a tap, and in one that has seen two weeks."""
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from tests.lab import scenario
 from tests.lab.laboratory import laboratory
 from tests.lab.network import Namespace, Network, client_address, server_address
 from tests.lab.packages import LabUnavailableError, ensure
-from tests.lab.prometheus import Prometheus
+from tests.lab.prometheus import PROMTOOL, WHERE_FROM, Prometheus
 from tests.lab.replay import as_ethernet, replay, silent_network
 from tests.lab.server import BUSY_RECIPIENT
 from tests.lab.watch import LISTEN, Watch
@@ -41,7 +40,7 @@ pytestmark = [
     pytest.mark.live,
     pytest.mark.thorough,
     pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and capturing need root"),
-    pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Debian's prometheus"),
+    pytest.mark.skipif(not PROMTOOL.exists(), reason=WHERE_FROM),
 ]
 
 NAMES: Final = sorted(path.name.partition(".")[0] for path in CAPTURES.glob("*.pcap*"))

@@ -21,7 +21,7 @@ from tests.lab.compare import differences, unmatched
 from tests.lab.laboratory import Laboratory, laboratory
 from tests.lab.network import client_address, server_address
 from tests.lab.packages import LabUnavailableError
-from tests.lab.prometheus import Prometheus
+from tests.lab.prometheus import PROMTOOL, Prometheus
 from tests.lab.raw_client import RawClient
 from tests.lab.smtplib_client import send_with_smtplib
 from tests.lab.swaks import run_swaks
@@ -156,8 +156,9 @@ def drive(lab: Laboratory) -> list[SessionTruth]:
             threads.submit(RawClient, (server_address(50), 25), client_address(3)).result()
     truths += drive_swaks(lab)
     to_mx = ("-f", "source@client.test", "-t", scenario.RECIPIENT, server_address(1))
-    client.run(["/usr/sbin/smtp-source", "-s", "5", "-m", str(SMTP_SOURCE_SESSIONS), "-l", "3000", *to_mx])
-    client.run(["/usr/sbin/smtp-source", "-d", "-s", "3", "-m", "30", "-r", "3", *to_mx])
+    source = postfix.program("smtp-source")
+    client.run([*source, "-s", "5", "-m", str(SMTP_SOURCE_SESSIONS), "-l", "3000", *to_mx])
+    client.run([*source, "-d", "-s", "3", "-m", "30", "-r", "3", *to_mx])
     # With TLS where it is offered; refused by the broken key and by the one without; failing with OpenSMTPD.
     relayed = [server_address(number) for number in (1, 3, 2, exim.NUMBER, opensmtpd.NUMBER, 1, 1, 3)]
     lab.postfix_client.deliver(relayed, RELAY_SENDER, message)
@@ -194,7 +195,8 @@ def drive_swaks(lab: Laboratory) -> list[SessionTruth]:
         )
         for port, (server, how) in enumerate(inward, 20_000)
     ]
-    sink = lab.network.client.start(["/usr/sbin/smtp-sink", "-u", "postfix", f"{SINK[0]}:{SINK[1]}", "10"])
+    serve = [*postfix.program("smtp-sink"), "-u", "nobody", f"{SINK[0]}:{SINK[1]}", "10"]
+    sink = lab.network.client.start(serve)
     try:
         lab.network.client.await_listeners([SINK])
         truths += [
@@ -341,7 +343,7 @@ def test_prometheus_scrapes_the_same_numbers(day: Day) -> None:
 
 def test_promtool_finds_nothing_to_complain_about(day: Day, tmp_path: Path) -> None:
     checked = subprocess.run(
-        ["promtool", "check", "metrics"], input=day.metrics, capture_output=True, text=True, check=False
+        [PROMTOOL, "check", "metrics"], input=day.metrics, capture_output=True, text=True, check=False
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 

@@ -2,7 +2,6 @@
 configured by files of the same names that node_exporter and its Prometheus have."""
 
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ import bcrypt
 import pytest
 
 from tests.lab.network import Namespace, Network
-from tests.lab.prometheus import Prometheus
+from tests.lab.prometheus import PROMETHEUS, WHERE_FROM, Prometheus
 from tests.lab.watch import LISTEN, PROGRAM, Process
 from tests.monitor.metrics.web.authority import make_authority
 
@@ -20,7 +19,7 @@ pytestmark = [
     pytest.mark.live,
     pytest.mark.thorough,
     pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and capturing need root"),
-    pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Debian's prometheus"),
+    pytest.mark.skipif(not PROMETHEUS.exists(), reason=WHERE_FROM),
 ]
 
 _WEB_CONFIG = """\

@@ -10,11 +10,11 @@ import sys
 import termios
 import time
 from pathlib import Path
-from shutil import which
 
 import pytest
 
 from monitor.cli.progress import PATIENCE_SECONDS
+from tests.lab.prometheus import PROMTOOL, WHERE_FROM
 
 PROGRAM = str(Path(sys.executable).with_name("smtp-horizon"))
 CAPTURES = Path(__file__).parents[2] / "captures"
@@ -98,10 +98,10 @@ def test_the_metrics_agree_with_the_records() -> None:
     assert "process_cpu_seconds_total" not in samples
 
 
-@pytest.mark.skipif(which("promtool") is None, reason="promtool is not installed")
+@pytest.mark.skipif(not PROMTOOL.exists(), reason=WHERE_FROM)
 def test_promtool_finds_nothing_to_say() -> None:
     text = _read("--format", "metrics", _capture("starttls_tls12"))
-    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
+    done = subprocess.run([PROMTOOL, "check", "metrics"], input=text, capture_output=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 

@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from shutil import which
 
 import pytest
 from prometheus_client import generate_latest
@@ -31,6 +30,7 @@ from monitor.sessions.record import (
     Tapped,
     TapResult,
 )
+from tests.lab.prometheus import PROMTOOL, WHERE_FROM
 from tests.monitor.metrics.conftest import OPTIONS, GivenProbe, GivenTable
 
 MakeRecord = Callable[..., SessionRecord]
@@ -159,14 +159,14 @@ def test_no_address_or_name_is_ever_exposed(
         assert secret not in text
 
 
-@pytest.mark.skipif(which("promtool") is None, reason="promtool is not installed")
+@pytest.mark.skipif(not PROMTOOL.exists(), reason=WHERE_FROM)
 @pytest.mark.parametrize("with_process", [True, False])
 def test_promtool_finds_nothing_to_say(
     with_process: bool, collector: MonitorCollector, tally: Tally, make_record: MakeRecord
 ) -> None:
     tally.count(make_record(), written=True)
     text = generate_latest(registry_of(collector, with_process))
-    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
+    done = subprocess.run([PROMTOOL, "check", "metrics"], input=text, capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert (b"process_cpu_seconds_total" in text) is with_process
     assert b"_created" not in text
