@@ -17,7 +17,10 @@ from monitor.cli.parameters import (
 )
 from monitor.cli.users import CannotBecomeError, forget_groups, to_become
 from monitor.rights import User
+from probes import capabilities
 
+NAME: Final = "smtp-horizon"
+"""What `ps -o comm` shows, however Python was started."""
 DEFAULT_LISTEN: Final = "127.0.0.1:9825"
 DEFAULT_INTERFACE: Final = "any"  # a newcomer has mail on some interface, and rarely knows its name
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -142,6 +145,7 @@ def command(
         level=logging.getLevelNamesMapping()[log_level.upper()],
     )
     del config  # its callback has read it
+    capabilities.set_name(NAME)
     whom = _user(user)
     # Before all that is imported for watching: it needs none of it.
     with Opener.start(whom) as opener:

@@ -232,7 +232,10 @@ def test_the_image_is_made_of_what_is_in_the_repository_and_its_daemon_gets_no_m
 def test_the_image_starts_a_command_that_there_is() -> None:
     (entry,) = _instructions("ENTRYPOINT")
     (command,) = _instructions("CMD")
-    assert PurePosixPath(json.loads(entry)[0]).name == "smtp-horizon"
+    python, isolated, program = json.loads(entry)
+    assert PurePosixPath(python).parent == PurePosixPath(program).parent
+    assert (PurePosixPath(python).name, isolated) == ("python3", "-I")
+    assert PurePosixPath(program).name == "smtp-horizon"
     (name,) = json.loads(command)
     with commands.make_context("smtp-horizon", [name]) as context:
         assert commands.get_command(context, name) is watch.command

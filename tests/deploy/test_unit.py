@@ -53,7 +53,7 @@ def test_it_is_exposed_as_little_as_the_documents_say() -> None:
 @pytest.mark.parametrize("drop_ins", [[], [DROP_IN]])
 def test_systemd_finds_nothing_wrong_with_it(tmp_path: Path, drop_ins: list[Path]) -> None:
     copy = tmp_path / UNIT.name
-    copy.write_text(UNIT.read_text().replace("/opt/smtp-horizon/bin/smtp-horizon", str(PROGRAM)))
+    copy.write_text(UNIT.read_text().replace("/opt/smtp-horizon/bin", str(PROGRAM.parent)))
     folder = tmp_path / f"{UNIT.name}.d"
     folder.mkdir()
     for drop_in in drop_ins:
@@ -64,7 +64,9 @@ def test_systemd_finds_nothing_wrong_with_it(tmp_path: Path, drop_ins: list[Path
 
 def test_it_starts_a_command_that_there_is_and_writes_where_it_may() -> None:
     unit = directives()
-    program, name, *arguments = unit["ExecStart"][0].split()
+    python, isolated, program, name, *arguments = unit["ExecStart"][0].split()
+    assert PurePosixPath(python).parent == PurePosixPath(program).parent
+    assert (PurePosixPath(python).name, isolated) == ("python3", "-I")
     assert PurePosixPath(program).name == "smtp-horizon"
     with watch.command.make_context(name, arguments) as context:
         records = PurePosixPath(context.params["records"])
@@ -83,7 +85,7 @@ def test_the_program_runs_under_it(tmp_path: Path) -> None:
     log, records = tmp_path / "log", folder / "records.jsonl"
     command = ["unshare", "--mount", "--pid", "--fork", sys.executable, "-m", "tests.deploy.as_the_unit"]
     command += [
-        str(PROGRAM),
+        *(sys.executable, "-I", str(PROGRAM)),
         "watch",
         "--interface",
         "lo",
@@ -129,7 +131,7 @@ def test_with_its_drop_in_the_tap_runs_under_it(tmp_path: Path) -> None:
     pytest.importorskip("seccomp", reason="python3-seccomp is not installed")
     log = tmp_path / "log"
     command = ["unshare", "--mount", sys.executable, "-m", "tests.deploy.as_the_unit", "tls_tap"]
-    command += [str(PROGRAM), "watch", "--interface", "lo", "--listen", "127.0.0.1:0"]
+    command += [sys.executable, "-I", str(PROGRAM), "watch", "--interface", "lo", "--listen", "127.0.0.1:0"]
     # This process has OpenSSL mapped, and is a mail server while it listens.
     with socket.create_server(("127.0.0.1", 0)) as listener, log.open("wb") as output:
         command += ["--ports", str(listener.getsockname()[1])]
