@@ -47,6 +47,11 @@ def program(name: str) -> str | None:
         return None if found is None else os.path.abspath(found)
     found = which(name, path=PATH)
     if found is None:
+        if elsewhere := which(name):
+            raise ProbeUnavailable(
+                f"{elsewhere} is not started with privileges: it is in none of the system's folders",
+                f"install {name} from a package, or link it into /usr/local/bin",
+            )
         return None
     try:
         with walked(found, {ROOT, os.stat("/").st_uid}, is_believed=True):

@@ -101,6 +101,11 @@ def trusted(user: int | None = None) -> frozenset[int]:
     return beside_us | {ROOT, os.geteuid(), os.stat("/").st_uid}
 
 
+def absolute(path: str) -> str:
+    """From here, with all its `..`: what they lead to is known only where the links in front of them are."""
+    return path if path.startswith("/") else os.path.join(os.getcwd(), path)
+
+
 @contextmanager
 def walked(
     path: str, trust: Collection[int], user: int | None = None, *, is_believed: bool = False
@@ -132,7 +137,7 @@ class _Walk:
     def __init__(self, path: str, trust: Collection[int], user: int | None) -> None:
         self._path, self._trust, self._user = path, trust, user
         self._at, self._folder = "/", os.open("/", _LOOK)
-        self._rest = deque(_parts(os.path.join(os.getcwd(), path) if path else ""))
+        self._rest = deque(_parts(absolute(path)))
         self._links = 0
         self._is_of_user = False
 

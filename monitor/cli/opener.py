@@ -22,7 +22,7 @@ from monitor import files
 from monitor.rights import ROOT, User
 from probes import capabilities
 from probes.capabilities import Capability
-from probes.safe_path import UnsafePathError
+from probes.safe_path import UnsafePathError, absolute
 
 NAME: Final = "horizon-opener"
 """What `ps -o comm` shows, by which to tell it from the other."""
@@ -91,7 +91,7 @@ class Opener:
         self._ask(_SEAL)
 
     def _open(self, purpose: Purpose, path: str) -> int:
-        number, reason, descriptors = self._ask(purpose.value + os.fsencode(os.path.join(os.getcwd(), path)))
+        number, reason, descriptors = self._ask(purpose.value + os.fsencode(absolute(path)))
         if reason:
             why, _, remedy = os.fsdecode(reason).partition("\0")
             raise UnsafePathError(path, why, remedy)

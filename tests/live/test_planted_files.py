@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final
@@ -67,7 +67,13 @@ def database(path: Path) -> None:
     ids=["records", "state", "state of read", "geoip", "geoip of read", "web-config", "config"],
 )
 @pytest.mark.parametrize("planted", ["folder", "file", "link"])
-def test_what_another_user_could_have_put_there_is_refused(command, option, make, planted, folder) -> None:  # type: ignore[no-untyped-def]
+def test_what_another_user_could_have_put_there_is_refused(
+    command: tuple[str | Path, ...],
+    option: tuple[str, ...],
+    make: Callable[[Path], None],
+    planted: str,
+    folder: Path,
+) -> None:
     roots = folder / "roots"
     make(roots)
     before = roots.read_bytes()
