@@ -11,6 +11,7 @@ export DEBIAN_FRONTEND=noninteractive SMTP_HORIZON_PURE=1  # compiling takes lon
 
 folder=$(mktemp -d)
 apt-get update -qq
+apt-get upgrade -y -qq > "$folder/upgrade.log" 2>&1  # else the newest headers of a library would want a newer library
 apt-get install -y -qq --no-install-recommends exim4-daemon-light > "$folder/exim4.log" 2>&1
 exim4 -bdf -oX 127.0.0.1.2525 &
 exim=$!

@@ -67,7 +67,7 @@ def _perl_finds(module: str) -> bool:
 
 
 def ensure(*, demonstration: bool = False) -> None:
-    """Installs and unpacks what is missing; a demonstration needs Postfix alone. Raises LabUnavailableError."""
+    """Installs and unpacks what is missing. A demonstration needs little. Raises LabUnavailableError."""
     packages = _packages_missing(demonstration=demonstration)
     roots = {POSTFIX_ROOT: ROOTS[POSTFIX_ROOT]} if demonstration else ROOTS
     if os.geteuid() != 0:
