@@ -60,7 +60,7 @@ fuzz: setup ## invented traffic into every reader, for FUZZ_SECONDS (120)
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 .PHONY: lab
-lab: setup # what the live tests need of Debian's packages
+lab: setup # what the live tests need of Debian's packages; nothing that is installed changes
 	@if [ "$$(id -u)" = 0 ]; then $(BIN)/python -m tests.lab.packages; fi
 
 lint: setup ## ruff, formatter, mypy --strict, import-linter, and whether the locks are up to date

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from probes import capabilities
 from probes.capabilities import Capability
-from tests.deploy.systemd_analyze import systemd_analyze
+from tests.lab.unpacked import tool
 
 UNIT = Path(__file__).parents[2] / "deploy/smtp-horizon.service"
 DROP_IN = UNIT.with_name("smtp-horizon-tls-tap.conf")
@@ -45,7 +45,7 @@ def _calls_of(names: list[str]) -> set[str]:
     calls: set[str] = set()
     for name in names:
         if name.startswith("@"):
-            command = [*systemd_analyze(), "syscall-filter", name]
+            command = [*tool("systemd-analyze"), "syscall-filter", name]
             lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[
                 1:
             ]

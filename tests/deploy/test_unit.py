@@ -15,8 +15,8 @@ import pytest
 
 from monitor.cli import watch
 from tests.deploy.as_the_unit import DROP_IN, UNIT, directives
-from tests.deploy.systemd_analyze import is_there, systemd_analyze
 from tests.lab.packages import LabUnavailableError, ensure
+from tests.lab.unpacked import tool
 from tests.lab.waiting import await_condition
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ EXPOSURE_MOST = 2.0
 
 @pytest.fixture(scope="module", autouse=True)
 def _systemd() -> None:
-    if not is_there():
+    if shutil.which("systemd-analyze") is None:
         try:
             ensure()
         except LabUnavailableError as reason:
@@ -34,7 +34,7 @@ def _systemd() -> None:
 
 
 def _analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [*systemd_analyze(), "--no-pager", *arguments]
+    command = [*tool("systemd-analyze"), "--no-pager", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 import pytest
 
+from tests.lab.unpacked import tool
 from tests.monitor.cli.conftest import Watch
 
 pytestmark = [
@@ -72,7 +73,7 @@ class _Disk:
         self.place.mkdir()
         with self._image.open("wb") as file:
             file.truncate(8 << 20)
-        subprocess.run(["mkfs.ext4", "-q", self._image], check=True)
+        subprocess.run([*tool("mkfs.ext4"), "-q", self._image], check=True)
         self.mount()
         return self
 

@@ -11,6 +11,7 @@ import fcntl
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,8 +29,6 @@ _LEFT_OUT: Final = ("doc", "fonts", "info", "javascript", "locale", "man", "node
 # Enough for programs that ask who somebody is; servers with users of their own get an /etc of their own.
 _PASSWD: Final = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n"
 _GROUP: Final = "root:x:0:\nnogroup:x:65534:\n"
-_CONTENTS: Final = "packages"
-"""In a root: what it was made of."""
 
 
 class LabUnavailableError(Exception):
@@ -63,40 +62,28 @@ def make_roots(suites: tuple[str, ...], contents: Mapping[Path, tuple[str, ...]]
 
     Raises LabUnavailableError.
     """
-    if not _missing(contents):
-        return
     folder = CACHE / suites[-1]
     folder.mkdir(parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.geteuid():
-        raise LabUnavailableError(
-            f"{folder} belongs to another user, and what lies there would be run: "
-            "set XDG_CACHE_HOME to a folder of your own"
-        )
+    for owned in (CACHE, folder):
+        status = owned.stat()
+        if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise LabUnavailableError(
+                f"another user may write to {owned}, and what lies there would be run: "
+                "set XDG_CACHE_HOME to a folder of your own"
+            )
+    if not _missing(contents):
+        return
     with _alone(folder), tempfile.TemporaryDirectory(prefix="unfinished-", dir=folder) as made:
         # Somebody else may have made them while we waited.
         if wanted := _missing(contents):
             apt = _Apt(Path(made), suites)
             for number, root in enumerate(wanted):
                 _unpack(apt.fetch(contents[root]), unpacked := Path(made, f"root-{number}"))
-                (unpacked / _CONTENTS).write_text(_listed(contents[root]))
-                if root.exists():
-                    root.rename(Path(made, f"old-{number}"))
                 unpacked.rename(root)
 
 
-def _missing(contents: Mapping[Path, tuple[str, ...]]) -> list[Path]:
-    return [root for root, packages in contents.items() if not is_whole(root, packages)]
-
-
-def is_whole(root: Path, packages: Iterable[str]) -> bool:
-    try:
-        return (root / _CONTENTS).read_text() == _listed(packages)
-    except OSError:
-        return False
-
-
-def _listed(packages: Iterable[str]) -> str:
-    return "".join(f"{package}\n" for package in packages)
+def _missing(contents: Iterable[Path]) -> list[Path]:
+    return [root for root in contents if not root.exists()]
 
 
 @contextmanager

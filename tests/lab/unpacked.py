@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from tests.lab.network import Namespace
+from tests.lab.packages import SERVERS_ROOT
 
 # Numbers that no Debian system gives to anybody: these users exist nowhere but inside.
 FIRST_USER: Final = 60_901
@@ -25,6 +26,7 @@ _ETC_FILES: Final = {
     # Nothing answers there, and at once: no server waits for names.
     "resolv.conf": "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
 }
+_WITH_USR: Final = 'mount --bind "$0/usr" /usr && exec "$@"'
 
 
 def prepare_root(
@@ -55,6 +57,17 @@ def prepare_root(
         (etc / name).parent.mkdir(parents=True, exist_ok=True)
         (etc / name).write_text(text)
     return numbers
+
+
+def tool(name: str) -> list[str]:
+    """The first words of a command that runs a tool of a package that has services, too.
+
+    It is the machine's own, as almost every machine has it; else that of the lab's root, with the /usr there
+    in place of the machine's: all other files are the machine's. That needs root.
+    """
+    if shutil.which(name) is not None:
+        return [name]
+    return ["unshare", "--mount", "sh", "-c", _WITH_USR, str(SERVERS_ROOT), name]
 
 
 def launch_unpacked(
