@@ -11,12 +11,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 INTERFACE ?=
 WORKERS ?= 2
+RELEASE ?= trixie
 FUZZ_SECONDS ?= 120
 # Tools for once in a while: each in an environment of its own, not in .venv.
 CYCLONEDX := cyclonedx-bom==7.5.0
 PIP_AUDIT := pip-audit==2.10.1
 
-.PHONY: help setup run test lint format test-fast test-live thorough faults endurance floods fuzz boards bench wheel lock sbom \
+.PHONY: help setup run test lint format test-fast test-live thorough faults endurance floods fuzz fresh boards bench wheel lock sbom \
 	audit clean
 
 help: ## list the targets
@@ -74,6 +75,9 @@ lint: setup ## ruff, formatter, mypy --strict, import-linter, and whether the lo
 format: setup ## put every file in the formatter's shape
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+fresh: ## make run and make test in a new root of Debian: RELEASE=bookworm or trixie (an hour); as root
+	@$(PYTHON) scripts/fresh.py $(RELEASE)
 
 boards: setup ## write boards and rules into dashboards/generated
 	$(BIN)/python -m dashboards

@@ -38,7 +38,7 @@ def asked_for() -> dict[Path, list[str]]:
 def write() -> None:
     """Makes them anew."""
     for lock, requirements in asked_for().items():
-        compiled = subprocess.run(  # noqa: S603
+        compiled = subprocess.run(
             [
                 *(Path(sys.executable).with_name("uv"), "pip", "compile", "-", "--quiet", "--upgrade"),
                 *("--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url"),

@@ -31,6 +31,7 @@ ROOTS: Final = {POSTFIX_ROOT: ("postfix",), SERVERS_ROOT: _SERVERS}
 # What each program that is installed belongs to.
 PROGRAMS: Final = {
     "/usr/bin/swaks": "swaks",
+    "/usr/bin/curl": "curl",
     "/usr/bin/tcpdump": "tcpdump",
     "/usr/bin/ndpiReader": "libndpi-bin",
     "/usr/sbin/trafgen": "netsniff-ng",

@@ -1,5 +1,8 @@
 """What greylite would have decided, session by session."""
 
+from collections.abc import Iterator
+from contextlib import closing
+
 import pytest
 
 from monitor.sessions.record import (
@@ -39,8 +42,9 @@ GREYLITE = Greylister.GREYLITE
 
 
 @pytest.fixture
-def greylite() -> Simulation:
-    return Simulation(["greylite"])
+def greylite() -> Iterator[Simulation]:
+    with closing(Simulation(["greylite"])) as simulation:
+        yield simulation
 
 
 def test_the_first_attempt_is_put_off_and_the_second_passes_however_soon(greylite: Simulation) -> None:

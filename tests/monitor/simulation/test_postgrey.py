@@ -1,5 +1,8 @@
 """What postgrey would have decided, recipient by recipient."""
 
+from collections.abc import Iterator
+from contextlib import closing
+
 import pytest
 
 from monitor.sessions.record import Auth, Direction, Envelope, GreylisterReach, Reach, Transaction
@@ -30,8 +33,9 @@ DELAY = 300
 
 
 @pytest.fixture
-def postgrey() -> Simulation:
-    return Simulation(["postgrey"])
+def postgrey() -> Iterator[Simulation]:
+    with closing(Simulation(["postgrey"])) as simulation:
+        yield simulation
 
 
 @pytest.mark.parametrize(("seconds", "decision"), [(DELAY - 1, "deferred"), (DELAY, "passed_on_retry")])
@@ -56,12 +60,12 @@ def test_coming_too_soon_does_not_begin_the_delay_anew(postgrey: Simulation) -> 
 
 
 def test_the_delay_can_be_chosen() -> None:
-    postgrey = Simulation(["postgrey"], postgrey_delay_seconds=3)
-    assert each_decision(postgrey, session(0, mail()), session(2, mail()), session(3, mail())) == [
-        ["deferred"],
-        ["deferred"],
-        ["passed_on_retry"],
-    ]
+    with closing(Simulation(["postgrey"], postgrey_delay_seconds=3)) as postgrey:
+        assert each_decision(postgrey, session(0, mail()), session(2, mail()), session(3, mail())) == [
+            ["deferred"],
+            ["deferred"],
+            ["passed_on_retry"],
+        ]
 
 
 @pytest.mark.parametrize(("seconds", "decision"), [(2 * DAY, "passed_on_retry"), (2 * DAY + 1, "deferred")])

@@ -1,6 +1,7 @@
 """What holds for any sequence of sessions."""
 
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -63,25 +64,30 @@ def records(events: list[Event]) -> list[SessionRecord]:
 @settings(deadline=None)
 @given(EVENTS)
 def test_greylite_decides_as_a_plain_dictionary_does(events: list[Event]) -> None:
-    plain, simulation = PlainGreylite(), Simulation(["greylite"])
-    for record in records(events):
-        assert each_decision(simulation, record) == [plain.decisions(record)]
+    plain = PlainGreylite()
+    with closing(Simulation(["greylite"])) as simulation:
+        for record in records(events):
+            assert each_decision(simulation, record) == [plain.decisions(record)]
 
 
 @settings(deadline=None)
 @given(EVENTS)
 def test_postgrey_decides_as_a_plain_dictionary_does(events: list[Event]) -> None:
-    plain, simulation = PlainPostgrey(), Simulation(["postgrey"])
-    for record in records(events):
-        assert each_decision(simulation, record) == [sorted(plain.decisions(record))]
+    plain = PlainPostgrey()
+    with closing(Simulation(["postgrey"])) as simulation:
+        for record in records(events):
+            assert each_decision(simulation, record) == [sorted(plain.decisions(record))]
 
 
 @settings(deadline=None, max_examples=30)
 @given(EVENTS, st.sets(st.integers(0, 39), max_size=5))
 def test_restarts_change_nothing(events: list[Event], restarts: set[int]) -> None:
     """Neither a decision nor a fate; the counters of all runs together are those of one."""
-    steady, totals = Simulation(BOTH), Simulation(BOTH)
-    with tempfile.TemporaryDirectory() as directory:
+    with (
+        closing(Simulation(BOTH)) as steady,
+        closing(Simulation(BOTH)) as totals,
+        tempfile.TemporaryDirectory() as directory,
+    ):
         path = Path(directory) / "state"
         current = Simulation(BOTH, path)
         for place, record in enumerate(records(events)):
@@ -107,34 +113,38 @@ def _add(totals: Simulation, run: Simulation) -> None:
 @settings(deadline=None)
 @given(EVENTS, st.integers(1, 3))
 def test_the_sums_agree_and_the_tables_stay_within_their_bound(events: list[Event], limit: int) -> None:
-    simulation = Simulation(BOTH, limit_rows=limit)
-    came = records(events)
-    for record in came:
-        simulation.record(record)
-        assert all(rows <= limit for rows in (*simulation.pending.values(), *simulation.known.values()))
-    greylite, postgrey = Greylister.GREYLITE, Greylister.POSTGREY
-    decisions, fates = simulation.decisions, simulation.fates
-    assert sum(count for (name, _), count in decisions.items() if name is greylite) == len(came)
-    asked = sum(
-        sum(to.code != 550 for to in record.transactions[0].recipients) if record.transactions else 1
-        for record in came
-    )
-    assert sum(count for (name, _), count in decisions.items() if name is postgrey) == asked
-    for name in (greylite, postgrey):
-        ended = sum(count for (whose, _), count in fates.items() if whose is name)
-        put_off = decisions[name, Decision.DEFERRED]
-        waiting = simulation.pending[name,]
-        # postgrey may put one triplet off several times.
-        assert ended + waiting == put_off if name is greylite else ended + waiting <= put_off
-        assert simulation.retry_delays[name,].count <= fates[name, Fate.RETRIED] + waiting
-        assert simulation.retry_delays[name,].sum_seconds >= 0
+    with closing(Simulation(BOTH, limit_rows=limit)) as simulation:
+        came = records(events)
+        for record in came:
+            simulation.record(record)
+            assert all(rows <= limit for rows in (*simulation.pending.values(), *simulation.known.values()))
+        greylite, postgrey = Greylister.GREYLITE, Greylister.POSTGREY
+        decisions, fates = simulation.decisions, simulation.fates
+        assert sum(count for (name, _), count in decisions.items() if name is greylite) == len(came)
+        asked = sum(
+            sum(to.code != 550 for to in record.transactions[0].recipients) if record.transactions else 1
+            for record in came
+        )
+        assert sum(count for (name, _), count in decisions.items() if name is postgrey) == asked
+        for name in (greylite, postgrey):
+            ended = sum(count for (whose, _), count in fates.items() if whose is name)
+            put_off = decisions[name, Decision.DEFERRED]
+            waiting = simulation.pending[name,]
+            # postgrey may put one triplet off several times.
+            assert ended + waiting == put_off if name is greylite else ended + waiting <= put_off
+            assert simulation.retry_delays[name,].count <= fates[name, Fate.RETRIED] + waiting
+            assert simulation.retry_delays[name,].sum_seconds >= 0
 
 
 def test_all_counters_are_there_before_anything_is_counted() -> None:
-    simulation = Simulation(BOTH)
-    assert set(simulation.decisions) == {(name, choice) for name in Greylister for choice in DECISIONS[name]}
-    assert set(simulation.fates) == {(name, fate) for name in Greylister for fate in FATES[name]}
-    assert set(DECISIONS[Greylister.GREYLITE] | DECISIONS[Greylister.POSTGREY]) == set(Decision)
-    before = [set(counts) for counts in (simulation.decisions, simulation.fates, simulation.pending)]
-    simulation.record(session(0, mail()))
-    assert [set(counts) for counts in (simulation.decisions, simulation.fates, simulation.pending)] == before
+    with closing(Simulation(BOTH)) as simulation:
+        assert set(simulation.decisions) == {
+            (name, choice) for name in Greylister for choice in DECISIONS[name]
+        }
+        assert set(simulation.fates) == {(name, fate) for name in Greylister for fate in FATES[name]}
+        assert set(DECISIONS[Greylister.GREYLITE] | DECISIONS[Greylister.POSTGREY]) == set(Decision)
+        before = [set(counts) for counts in (simulation.decisions, simulation.fates, simulation.pending)]
+        simulation.record(session(0, mail()))
+        assert [
+            set(counts) for counts in (simulation.decisions, simulation.fates, simulation.pending)
+        ] == before

@@ -31,7 +31,9 @@ class Authority:
 def make_authority(folder: Path, name: str = "authority") -> Authority:
     own = Certificate(folder / f"{name}.pem", folder / f"{name}.key")
     _openssl(
-        *("req", "-x509", *_EC, "-subj", f"/CN={name}", "-keyout", own.key, "-out", own.certificate),
+        # Python 3.13 verifies by RFC 5280 to the letter: an authority has to say that its key may sign.
+        *("req", "-x509", *_EC, "-subj", f"/CN={name}", "-addext", "keyUsage=critical,keyCertSign,cRLSign"),
+        *("-keyout", own.key, "-out", own.certificate),
     )
     return Authority(folder, own)
 

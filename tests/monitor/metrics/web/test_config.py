@@ -1,5 +1,6 @@
 """What a web configuration may say, and with which line it is refused."""
 
+import ssl
 import subprocess
 from pathlib import Path
 
@@ -91,7 +92,6 @@ def test_certificate_and_key_may_stand_in_the_file(authority: Authority) -> None
         (CERTIFIED + "  cipher_suites: [TLS_AES_128_GCM_SHA256]\n  max_version: TLS12", "no version lies"),
         (CERTIFIED + "  curve_preferences: [CurveP257]", "is unknown"),
         (CERTIFIED + "  curve_preferences: [CurveP256, CurveP384]", "can be given one curve"),
-        (CERTIFIED + "  curve_preferences: [X25519]", "can't be given this curve"),
         (CERTIFIED + "  client_auth_type: Please", "is unknown"),
         (CERTIFIED + "  client_auth_type: RequireAnyClientCert", "verifies nothing"),
         (CERTIFIED + "  client_auth_type: RequestClientCert", "verifies nothing"),
@@ -117,6 +117,17 @@ def test_what_is_wrong_is_said_in_one_line_with_the_file(authority: Authority, t
     assert said in message
     assert str(authority.folder) in message
     assert "\n" not in message
+
+
+def test_the_curve_x25519_is_used_or_refused_as_python_can(authority: Authority) -> None:
+    text = CERTIFIED + "  curve_preferences: [X25519]"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ecdh_curve("X25519")
+    except (ValueError, ssl.SSLError):
+        with pytest.raises(WebConfigError, match="can't be given this curve"):
+            _load(authority, text)
+    else:
+        assert _load(authority, text).tls is not None
 
 
 def test_a_password_in_place_of_its_hash_is_not_repeated(authority: Authority) -> None:

@@ -1,5 +1,6 @@
 """TLS, client certificates and headers, as the real curl and openssl find them."""
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -206,4 +207,5 @@ def test_a_new_certificate_and_new_authorities_are_for_new_connections(
         check=False,
         timeout=20,
     )
-    assert "subject=CN = renewed" in done.stdout
+    # Versions of openssl put other spaces about the sign.
+    assert re.search("^subject=CN ?= ?renewed$", done.stdout, re.MULTILINE)
