@@ -36,6 +36,20 @@ def open_to_append(path: str, user: User | None = None) -> int:
     return _opened(path, user, _flags_to_append)
 
 
+def is_there_to_append(path: str, user: User | None = None) -> bool:
+    """Whether a file is there that `open_to_append` would open; False where it would make one. Makes none.
+    Raises OSError, or UnsafePathError, where it would."""
+    with walked(path, _trust(user), _uid(user)) as place, ExitStack() as rights:
+        if place.status is None:
+            if user is not None and place.is_of_user and os.geteuid() == ROOT:
+                rights.enter_context(rights_of(user))
+            if not os.access(f"/proc/self/fd/{place.folder}", os.W_OK | os.X_OK, effective_ids=True):
+                raise OSError(errno.EACCES, "no file can be made there", path)
+            return False
+    os.close(open_to_append(path, user))
+    return True
+
+
 def open_data(path: str) -> int:
     """As `open_to_read`. But who has no privileges may read whose data he likes, as he may capture files."""
     return open_to_read(path) if is_privileged() else os.open(path, _READ | os.O_CLOEXEC)

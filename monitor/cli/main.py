@@ -130,8 +130,13 @@ def warn(message: str) -> None:
     click.echo(f"Warning: {_one_line(message)}", err=True)
 
 
-def _say(message: str, status: int) -> int:
+def complain(message: str) -> None:
+    """One line on standard error, of what keeps us from beginning or going on."""
     click.echo(f"Error: {_one_line(message)}", err=True)
+
+
+def _say(message: str, status: int) -> int:
+    complain(message)
     return status
 
 

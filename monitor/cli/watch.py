@@ -1,11 +1,12 @@
 """`smtp-horizon watch`: the options; what they do is in monitor.cli.watching."""
 
 import logging
+from contextlib import closing
 from typing import Any, Final
 
 import click
 
-from monitor.cli import settings
+from monitor.cli import service_manager, settings
 from monitor.cli.main import CannotBegin, collect_garbage_from_here_on
 from monitor.cli.opener import Opener
 from monitor.cli.parameters import (
@@ -15,6 +16,7 @@ from monitor.cli.parameters import (
     observer_options,
     ports_option,
 )
+from monitor.cli.service_manager import ServiceManager
 from monitor.cli.users import CannotBecomeError, forget_groups, to_become
 from monitor.rights import User
 from probes import capabilities
@@ -41,7 +43,8 @@ def _load_config(context: click.Context, _: click.Parameter, path: str | None) -
         "  smtp-horizon watch --interface eth0 --interface eth1 --listen '[::]:9825'\n"
         "  smtp-horizon watch --records /var/log/smtp-horizon.jsonl --local-network 192.0.2.0/24\n"
         "  smtp-horizon watch --records - | jq 'select(.envelope == \"visible\")'\n"
-        "  smtp-horizon watch --config /etc/smtp-horizon.toml"
+        "  smtp-horizon watch --config /etc/smtp-horizon.toml\n"
+        "  smtp-horizon watch --config /etc/smtp-horizon.toml --check"
     ),
 )
 @click.option(
@@ -115,6 +118,12 @@ def _load_config(context: click.Context, _: click.Parameter, path: str | None) -
     "GnuTLS: by probes in these libraries. Never a message or a password. See doctor. [default: off]",
 )
 @click.option(
+    "--check",
+    is_flag=True,
+    help="Say whether it could begin: try settings, files and privileges, a line for each problem, and exit. "
+    "Captures nothing and makes no file.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(LOG_LEVELS),
     default="info",
@@ -132,6 +141,7 @@ def command(
     web_config: str | None,
     user: str | None,
     tls_tap: bool,
+    check: bool,
     log_level: str,
     **site: Any,
 ) -> int:
@@ -147,6 +157,7 @@ def command(
     del config  # its callback has read it
     capabilities.set_name(NAME)
     whom = _user(user)
+    told_at = service_manager.taken_from()
     # Before all that is imported for watching: it needs none of it.
     with Opener.start(whom) as opener:
         # Imported here so that --help doesn't load a web server.
@@ -157,7 +168,14 @@ def command(
         watch_settings = WatchSettings(
             interface, probe, listen, records, web_config, whom, tls_tap, SiteOptions(**site)
         )
-        with Watching(watch_settings, opener) as watching:
+        if check:
+            from monitor.cli.checking import check as try_all  # noqa: PLC0415
+
+            return try_all(watch_settings, opener)
+        with (
+            closing(ServiceManager.named(told_at)) as manager,
+            Watching(watch_settings, opener, manager) as watching,
+        ):
             return watching.run()
 
 

@@ -5,12 +5,12 @@ thread takes snapshots of the metrics for the process that serves them, and only
 than set a flag, which the loop sees within a heartbeat.
 """
 
+import errno
 import logging
 import math
 import signal
 import socket
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,7 @@ from monitor.cli.observers import Observers, SiteOptions
 from monitor.cli.opener import Opener
 from monitor.cli.privileges import Standing, give_up
 from monitor.cli.probes import open_live_probe
+from monitor.cli.service_manager import ServiceManager
 from monitor.cli.serving import Serving, WebFiles
 from monitor.files import read_believed
 from monitor.metrics.collector import MonitorCollector
@@ -69,7 +70,7 @@ class WatchSettings:
 class Watching:
     """A watch from its beginning to its end; a context manager, which gives back what it took."""
 
-    def __init__(self, settings: WatchSettings, opener: Opener) -> None:
+    def __init__(self, settings: WatchSettings, opener: Opener, manager: ServiceManager) -> None:
         """Raises ProbeUnavailable or CannotBegin."""
         ports, records = settings.site.ports, settings.records
         self._web_config = settings.web_config
@@ -79,6 +80,7 @@ class Watching:
         self._is_reopen_asked = False
         self._writer: RecordsWriter | None = None
         self._opener, self._user = opener, settings.user
+        self._manager, self._interfaces = manager, ", ".join(settings.interfaces)
         self._standing: Standing
         """From when the probe is open."""
         # Before anything that takes time: a signal while the probe is being made is obeyed too.
@@ -90,8 +92,7 @@ class Watching:
             self._tap = self._start_tap(settings) if settings.tls_tap else None
             web = WebSettings()
             if settings.web_config is not None:
-                read = partial(_read_through, opener, settings.user)
-                web = _web_settings(settings.web_config, read)
+                web = web_settings(settings.web_config, opener, settings.user)
             # Now: a child has what its parent has.
             self._server = self._start_server(*settings.listen, web)
             self._observers = Observers(
@@ -116,7 +117,7 @@ class Watching:
             self._resources = self._resources.pop_all()
         _LOG.info(
             "watching %s on port %s with the %s probe",
-            ", ".join(settings.interfaces),
+            self._interfaces,
             ", ".join(map(str, sorted(ports))),
             self._probe.name,
         )
@@ -127,6 +128,7 @@ class Watching:
         _LOG.info("metrics are at %s", self._server.url)
         if records is not None:
             _LOG.info("session records go to %s", "standard output" if records == "-" else records)
+        manager.ready(self._summary())
 
     def __enter__(self) -> Self:
         return self
@@ -183,6 +185,7 @@ class Watching:
                 if drain_until == math.inf:
                     _LOG.info("ending: %s", signal.Signals(self._stop_signal).name)
                     drain_until = now + DRAIN_SECONDS
+                    self._manager.stopping()
                     self._probe.stop()
                 elif now >= drain_until:
                     _LOG.warning("what was captured last is left unread: it takes too long")
@@ -193,6 +196,7 @@ class Watching:
             if now >= addresses_due:
                 addresses_due = now + ADDRESSES_EVERY_SECONDS
                 self._observers.ours.set_hosts(own_addresses())
+                self._manager.status(self._summary())
 
     def _on_record(self, record: SessionRecord) -> None:
         is_written = None
@@ -254,6 +258,10 @@ class Watching:
         if self._writer is not None and self._writer.reopen():
             _LOG.info("records reopened")
 
+    def _summary(self) -> str:
+        sessions = self._observers.tally.snapshot().sessions.total()
+        return f"watching {self._interfaces} with the {self._probe.name} probe; {sessions:,} sessions so far"
+
     def _ask_to_stop(self, number: int, _: FrameType | None) -> None:
         self._stop_signal = number
 
@@ -268,9 +276,7 @@ class Watching:
         try:
             writer = RecordsWriter(path, opener.open_to_append, opener.open_to_read, may_wait=False)
         except OSError as error:
-            raise CannotBegin(
-                f"cannot write records to {path}: {error.strerror}; name another file with --records"
-            ) from error
+            raise cannot_write_records(path, error) from error
         self._resources.callback(writer.close)
         return writer
 
@@ -292,25 +298,38 @@ class Watching:
             _LOG.info("web configuration read anew")
 
     def _start_server(self, host: str, port: int, web: WebSettings) -> Serving:
-        try:
-            listener = listen(host, port)
-        except OSError as error:
-            where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            raise CannotBegin(
-                f"cannot serve metrics on {where}: {error.strerror}; name another address with --listen"
-            ) from error
-        server = Serving.start(listener, web, self._user)
+        server = Serving.start(listening(host, port), web, self._user)
         self._resources.callback(server.close)
         return server
 
 
-def _web_settings(path: str, read: Callable[[Path], bytes]) -> WebSettings:
+def listening(host: str, port: int) -> socket.socket:
+    """Raises CannotBegin."""
+    try:
+        return listen(host, port)
+    except OSError as error:
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        said, remedy = error.strerror, "name another address with --listen"
+        if error.errno == errno.EADDRINUSE:
+            from monitor.cli.listeners import listener_on  # noqa: PLC0415  it is seldom wanted
+
+            if (who := listener_on(port)) is not None:
+                said, remedy = f"{said} by {who}", f"stop that, or {remedy}"
+        raise CannotBegin(f"cannot serve metrics on {where}: {said}; {remedy}") from error
+
+
+def cannot_write_records(path: str, error: OSError) -> CannotBegin:
+    return CannotBegin(f"cannot write records to {path}: {error.strerror}; name another file with --records")
+
+
+def web_settings(path: str, opener: Opener, user: User) -> WebSettings:
+    """Raises CannotBegin."""
     # YAML and bcrypt are for who has a file; and bcrypt can't be loaded any more once privileges are gone.
     from monitor.metrics.web import passwords  # noqa: F401, PLC0415
     from monitor.metrics.web.config import WebConfigError, load  # noqa: PLC0415
 
     try:
-        return load(path, read)
+        return load(path, partial(_read_through, opener, user))
     except WebConfigError as error:
         raise CannotBegin(str(error)) from error
 

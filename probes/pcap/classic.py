@@ -5,7 +5,7 @@ Section numbers are those of draft-ietf-opsawg-pcap. What it leaves open is as l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
@@ -27,9 +27,11 @@ MAX_FRAME_BYTES: Final = 262_144
 class PcapReader(CaptureReader):
     """Frames from the uncompressed bytes of a pcap file."""
 
-    def __init__(self, pieces: Iterator[bytes], decoder: FrameDecoder) -> None:
+    def __init__(
+        self, pieces: Iterator[bytes], decoder: FrameDecoder, parts_max: Callable[[], int] | None = None
+    ) -> None:
         """Raises CutShort."""
-        super().__init__(pieces, decoder)
+        super().__init__(pieces, decoder, parts_max)
         self._fetch(PCAP_HEADER_BYTES)
         order = "<" if self._data[3::-1] in PCAP_MAGICS else ">"
         magic, major, minor, snap_length, link_type = Struct(order + "IHH8xII").unpack_from(self._data)

@@ -61,6 +61,7 @@ class CaptureFilesProbe:
     def batches(self) -> Iterator[Sequence[Segment]]:
         """Segments of all files. Raises CaptureInterrupted at the end if a file ended before its time."""
         troubles: list[str] = []
+        remedies: dict[str, None] = {}
         finished_bytes = 0
         for one in self._inputs:
             try:
@@ -70,13 +71,14 @@ class CaptureFilesProbe:
                     yield segments
             except CutShort as trouble:
                 troubles.append(f"{one.name}: {trouble} after {one.frames_read} packets")
+                remedies[trouble.remedy] = None
             finally:
                 one.close()
             finished_bytes += one.consumed_bytes
         self._decoder.flush()
         if troubles:
             raise CaptureInterrupted(
-                f"{'; '.join(troubles)}; all before was read; for the rest, copy it again from its source"
+                f"{'; '.join(troubles)}; all before was read; for the rest, {'; '.join(remedies)}"
             )
 
     def stop(self) -> None:
@@ -109,11 +111,11 @@ class _Input:
         self.is_regular = self._capture.is_regular
         try:
             kind = PcapngReader if self._capture.is_pcapng else PcapReader
-            self._reader = kind(self._capture.pieces, self._decoder)
+            self._reader = kind(self._capture.pieces, self._decoder, self._capture.parts_max)
         except CutShort as trouble:
             self.close()
             raise CaptureFileError(
-                f"{self.name}: {trouble}; copy it again from its source, or try --probe pyshark"
+                f"{self.name}: {trouble}; {trouble.remedy}, or try --probe pyshark"
             ) from trouble
 
     def batches(self) -> Iterator[list[Segment]]:

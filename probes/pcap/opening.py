@@ -3,10 +3,11 @@
 What a file is, its first bytes say, never its name. Everything is read in pieces; nothing is written to disk.
 """
 
-import gzip
 import os
+import re
 import select
 import stat
+import sys
 import zlib
 from collections.abc import Iterator
 from itertools import chain
@@ -21,10 +22,23 @@ STANDARD_INPUT: Final = "-"
 # Chosen because it is what a pipe holds by default.
 READ_BYTES: Final = 64 * 1024
 # zstd makes at most 128 KiB (RFC 8878 section 3.1.1.2.4) out of a block of 4 bytes, and decompressobj gives
-# all that its input makes: this much input is 32 MiB at worst.
-ZSTD_INPUT_BYTES: Final = 1024
+# all that its input makes: this much input is 8 MiB at worst. Less would cost time.
+ZSTD_INPUT_BYTES: Final = 256
+UNPACKED_BYTES: Final = 2**20  # what gzip gives at once
+MEMBER_INPUT_BYTES: Final = 1024
+"""What a gzip member is given first, since zlib copies what is left of it; then twice as much each time."""
+
+# What a compressed file may cost for each of its bytes, and for nothing: docs/adr/0027-bombs.md.
+EXPANSION_MAX: Final = 8192
+EXPANDED_FREE_BYTES: Final = 64 * 2**20
+PARTS_PER_BYTE_MAX: Final = 16
+PARTS_FREE: Final = 1_000_000
 
 GZIP_MAGIC: Final = b"\x1f\x8b"  # RFC 1952 section 2.3.1
+_GZIP_BITS: Final = 16 + zlib.MAX_WBITS  # zlib's word for: with gzip's header
+_NOT_ZERO: Final = re.compile(rb"[^\0]")
+_TOO_LARGE_A_WINDOW: Final = "too much memory"  # of zstd's error
+_WINDOW_SAID: Final = "to unpack it takes more than 128 MiB of memory (it was made with zstd --long)"
 # RFC 8878 sections 3.1.1 and 3.1.2. pzstd puts a skippable frame first.
 ZSTD_MAGICS: Final = (b"\x28\xb5\x2f\xfd", *(bytes((0x50 + low, 0x2A, 0x4D, 0x18)) for low in range(16)))
 # What we can't read, but name a program for.
@@ -45,8 +59,19 @@ PCAPNG_MAGIC: Final = b"\x0a\x0d\x0d\x0a"  # draft-ietf-opsawg-pcapng section 4.
 LATEST_SECONDS: Final = 253_402_300_799
 
 
+COPY_AGAIN: Final = "copy it again from its source"
+
+
 class CutShort(Exception):
     """The bytes end too soon or make no sense from here on. The message says which, not of which file."""
+
+    remedy = COPY_AGAIN
+
+
+class ExpandsTooMuch(CutShort):
+    """Reading on would cost far more than the file's size lets expect."""
+
+    remedy = "if it is a capture all the same, unpack it on the way: zstd -dc FILE | smtp-horizon read -"
 
 
 def check_time(seconds: int) -> None:
@@ -114,16 +139,15 @@ class OpenInput:
             pieces: Iterator[bytes] = chain([head], self._pieces())
             self.is_compressed = True
             if head.startswith(GZIP_MAGIC):
-                pieces = _gunzipped(pieces)
+                pieces = self._bounded(_gunzipped(pieces))
             elif head.startswith(ZSTD_MAGICS):
-                pieces = _unzstandarded(pieces)
+                pieces = self._bounded(_unzstandarded(pieces))
             else:
                 self.is_compressed = False
             self.first = at_least(PCAP_HEADER_BYTES, pieces)
         except (CutShort, OSError) as error:
-            raise CaptureFileError(
-                f"{self.name} can't be read: {error}; copy it again from its source"
-            ) from error
+            remedy = error.remedy if isinstance(error, CutShort) else COPY_AGAIN
+            raise CaptureFileError(f"{self.name} can't be read: {error}; {remedy}") from error
         if not self.first:
             raise CaptureFileError(f"{self.name} is empty; was the capture stopped before its first packet?")
         self.pieces: Iterator[bytes] = chain([self.first], pieces)
@@ -135,6 +159,20 @@ class OpenInput:
     def _pieces(self) -> Iterator[bytes]:
         while piece := self.stream.read(READ_BYTES):
             yield piece
+
+    def _bounded(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        unpacked_bytes = 0
+        for piece in pieces:
+            yield piece
+            unpacked_bytes += len(piece)
+            if unpacked_bytes > EXPANDED_FREE_BYTES + EXPANSION_MAX * self.stream.read_bytes:
+                raise ExpandsTooMuch(f"it expands to more than {EXPANSION_MAX:,} times its size")
+
+    def parts_max(self) -> int:
+        """How many packets or blocks may have come of the bytes that were read so far."""
+        if not self.is_compressed:
+            return sys.maxsize
+        return PARTS_FREE + PARTS_PER_BYTE_MAX * self.stream.read_bytes
 
     def close(self) -> None:
         self.stream.close()
@@ -185,30 +223,57 @@ def at_least(size: int, pieces: Iterator[bytes]) -> bytes:
     return head
 
 
-class _PieceReader:
-    """Pieces as the file object that gzip asks for."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest = b""
-
-    def read(self, size: int) -> bytes:
-        if not self._rest:
-            self._rest = next(self._pieces, b"")
-        piece, self._rest = self._rest[:size], self._rest[size:]
-        return piece
-
-
 def _gunzipped(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """All members of a gzip file (RFC 1952 section 2.2)."""
-    with gzip.GzipFile(fileobj=_PieceReader(pieces), mode="rb") as unpacked:  # type: ignore[call-overload]
-        try:
-            while piece := unpacked.read1(READ_BYTES):
-                yield piece
-        except EOFError as error:
-            raise CutShort("its gzip data is cut short") from error
-        except (gzip.BadGzipFile, zlib.error) as error:
-            raise CutShort(f"its gzip data is damaged ({error})") from error
+    """All members of a gzip file (RFC 1952 section 2.2), and zeros behind them, as from a tape."""
+    member: _Member | None = _Member()
+    for piece in pieces:
+        position = 0
+        while position < len(piece):
+            if member is None:
+                found = _NOT_ZERO.search(piece, position)
+                if found is None:
+                    break
+                position = found.start()
+                member = _Member()
+            packed = piece[position : position + member.input_bytes]
+            yield from member.unpack(packed)
+            position += len(packed) - member.unused_bytes
+            if member.is_whole:
+                member = None
+    if member is not None:
+        raise CutShort("its gzip data is cut short")
+
+
+class _Member:
+    """One member of a gzip file. zlib reads its header, however long, and checks its sum."""
+
+    def __init__(self) -> None:
+        self._inflate = zlib.decompressobj(_GZIP_BITS)
+        self.input_bytes = MEMBER_INPUT_BYTES
+        """How much to give it next."""
+
+    @property
+    def is_whole(self) -> bool:
+        return self._inflate.eof
+
+    @property
+    def unused_bytes(self) -> int:
+        """How much of what was given last is behind its end."""
+        return len(self._inflate.unused_data)
+
+    def unpack(self, packed: bytes) -> Iterator[bytes]:
+        """Raises CutShort."""
+        self.input_bytes = min(2 * self.input_bytes, READ_BYTES)
+        while True:
+            try:
+                unpacked = self._inflate.decompress(packed, UNPACKED_BYTES)
+            except zlib.error as error:
+                raise CutShort(f"its gzip data is damaged ({error})") from error
+            if unpacked:
+                yield unpacked
+            packed = self._inflate.unconsumed_tail
+            if self._inflate.eof or (not packed and len(unpacked) < UNPACKED_BYTES):
+                return
 
 
 def _unzstandarded(pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -226,6 +291,8 @@ def _unzstandarded(pieces: Iterator[bytes]) -> Iterator[bytes]:
                 try:
                     unpacked = frame.decompress(packed)
                 except zstandard.ZstdError as error:
+                    if _TOO_LARGE_A_WINDOW in str(error):
+                        raise ExpandsTooMuch(_WINDOW_SAID) from error
                     raise CutShort(f"its zstd data is damaged ({error})") from error
                 if unpacked:
                     yield unpacked

@@ -6,7 +6,7 @@ link type, snap length, clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import gcd
 from struct import Struct
 from typing import TYPE_CHECKING, Final
@@ -100,8 +100,10 @@ class _Interface:
 class PcapngReader(CaptureReader):
     """Frames from the uncompressed bytes of a pcapng file."""
 
-    def __init__(self, pieces: Iterator[bytes], decoder: FrameDecoder) -> None:
-        super().__init__(pieces, decoder)
+    def __init__(
+        self, pieces: Iterator[bytes], decoder: FrameDecoder, parts_max: Callable[[], int] | None = None
+    ) -> None:
+        super().__init__(pieces, decoder, parts_max)
         self._layouts = _BIG_ENDIAN
         self._interfaces: list[_Interface] = []
 
@@ -137,10 +139,12 @@ class PcapngReader(CaptureReader):
                 if segment is not None:
                     segments.append(segment)
                 self.frames_read += 1
-            elif kind == INTERFACE_DESCRIPTION:
-                self._add_interface(data, position, contents_end)
-            elif kind == SECTION_HEADER:
-                self._begin_section(data, position, contents_end)
+            else:
+                self._others_read += 1
+                if kind == INTERFACE_DESCRIPTION:
+                    self._add_interface(data, position, contents_end)
+                elif kind == SECTION_HEADER:
+                    self._begin_section(data, position, contents_end)
             position = end
         self._position = position
 
@@ -198,6 +202,7 @@ class PcapngReader(CaptureReader):
         resolution = MICROSECONDS
         offset_seconds = 0
         while option + self._layouts.option.size <= end:
+            self._others_read += 1
             code, length = self._layouts.option.unpack_from(data, option)
             if code == END_OF_OPTIONS:
                 break

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from probes.frames import FrameDecoder
-from probes.pcap.opening import CutShort
+from probes.pcap.opening import PARTS_PER_BYTE_MAX, CutShort, ExpandsTooMuch
 from probes.segment import Segment
 
 if TYPE_CHECKING:
@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 class CaptureReader:
     """Walks once over the uncompressed bytes of a capture, and has each frame decoded where it lies."""
 
-    def __init__(self, pieces: Iterator[bytes], decoder: FrameDecoder) -> None:
+    def __init__(
+        self, pieces: Iterator[bytes], decoder: FrameDecoder, parts_max: Callable[[], int] | None = None
+    ) -> None:
+        """`parts_max`: how many frames, and whatever else takes a step, there may have been so far."""
         self.frames_read: i64 = 0
+        self._others_read: i64 = 0
+        self._parts_max = parts_max
         self._pieces = pieces
         self._decoder = decoder
         # The bytes at hand, and how far in them the walk has come.
@@ -43,8 +48,12 @@ class CaptureReader:
     def _fetch(self, size: i64) -> bool:
         """Gets `size` bytes at least, from `_position` on, and makes it 0. False if there are none any more.
 
-        Raises CutShort if there are some, but fewer.
+        Raises CutShort if there are some, but fewer, or if what came before was too much for where it came
+        from.
         """
+        parts_max = self._parts_max
+        if parts_max is not None and self.frames_read + self._others_read > parts_max():
+            raise ExpandsTooMuch(f"it has more than {PARTS_PER_BYTE_MAX} packets for each of its bytes")
         gathered = [self._data[self._position :]]
         held = len(gathered[0])
         try:

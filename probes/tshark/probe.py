@@ -110,6 +110,7 @@ class TsharkFilesProbe(_TsharkProbe):
         self._read_bytes = 0
         self._sources: list[FileSource] = []
         self._troubles: list[str] = []
+        self._remedies: dict[str, None] = {}
         try:
             if paths.count(STANDARD_INPUT) > 1:
                 raise CaptureFileError("standard input was named twice; it can be read only once")
@@ -136,7 +137,7 @@ class TsharkFilesProbe(_TsharkProbe):
         if self._troubles:
             troubles = "; ".join(self._troubles)
             raise CaptureInterrupted(
-                f"{troubles}; all before was read; for the rest, copy it again from its source"
+                f"{troubles}; all before was read; for the rest, {'; '.join(self._remedies)}"
             )
 
     def stop(self) -> None:
@@ -149,6 +150,7 @@ class TsharkFilesProbe(_TsharkProbe):
                     await source.run(self._put)
                 except CutShort as trouble:
                     self._troubles.append(f"{source.name}: {trouble} after {source.frames_read} packets")
+                    self._remedies[trouble.remedy] = None
         finally:
             self._dissector.finish()
 

@@ -8,6 +8,9 @@ import struct
 import subprocess
 import sys
 import threading
+import time
+import zlib
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from hypothesis import strategies as st
 
 from probes.frames import FrameDecoder
 from probes.pcap.files import CaptureFilesProbe
+from probes.pcap.opening import PARTS_FREE, ExpandsTooMuch, OpenInput
 from probes.probe import CaptureFileError, CaptureInterrupted, PacketCounts, ProbeError, Verdict
 from tests.probes.by_libpcap import by_libpcap
 
@@ -523,6 +527,124 @@ def test_two_cut_files_are_both_named(plain, tmp_path):
     _, message, _ = read_to_the_cut(tmp_path / "one", tmp_path / "two")
     assert "/one: it is cut short" in message
     assert "/two: it is cut short" in message
+
+
+# Compressed files that expand without an end
+
+
+def zeros_of(kind, size):
+    """`size` zeros, made compressed, so that nobody has to hold them."""
+    if kind == "gzip":
+        compressor = zlib.compressobj(wbits=31)
+        made = [compressor.compress(bytes(2**20)) for _ in range(size // 2**20)]
+        return b"".join((*made, compressor.flush()))
+    # A block of one byte repeated (RFC 8878 section 3.1.1.2): 128 KiB of zeros in 4 bytes.
+    block = (2**17 << 3 | 1 << 1).to_bytes(3, "little") + b"\0"
+    return b"\x28\xb5\x2f\xfd\x00\x58" + block * (size // 2**17) + b"\1\0\0"
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd"])
+def test_packets_without_end_are_left_after_what_came_before_them(kind, plain, expected, tmp_path):
+    """Zeros are empty packets."""
+    path = tmp_path / "it"
+    path.write_bytes(compressed(kind, plain.read_bytes()) + zeros_of(kind, 2**28))
+    segments, message, probe = read_to_the_cut(path)
+    assert segments == expected
+    assert "it has more than 16 packets for each of its bytes" in message
+    assert message.endswith("unpack it on the way: zstd -dc FILE | smtp-horizon read -")
+    assert probe.counts.seen.total() < 2 * PARTS_FREE + 16 * path.stat().st_size
+
+
+@pytest.mark.parametrize("what", ["blocks", "options"])
+def test_blocks_and_options_without_end_are_left(what, frames_of, tmp_path, expected):
+    blocks = b"".join(mixed_blocks(frames_of("starttls_tls13")))
+    if what == "blocks":
+        more = struct.pack("<III", 77, 12, 12) * 1_000_000
+    else:
+        options = struct.pack("<HH", 77, 0) * 1_000_000
+        size = 20 + len(options)
+        more = struct.pack("<IIHHI", 1, size, 1, 0, 0) + options + struct.pack("<I", size)
+    path = tmp_path / "it"
+    path.write_bytes(zstandard.compress(blocks + more * 4 + blocks, 1))
+    segments, message, _ = read_to_the_cut(path)
+    assert segments == expected
+    assert "for each of its bytes" in message
+    # What is not compressed may be as it likes.
+    path.write_bytes(blocks + more * 4 + blocks)
+    assert read(path) == expected * 2
+
+
+def test_bytes_without_end_are_left(plain, expected, tmp_path):
+    """Few blocks, but 16 MB in each."""
+    block = struct.pack("<II", 77, 2**24) + bytes(2**24 - 12) + struct.pack("<I", 2**24)
+    blocks = [zstandard.compress(section() + interface(1)), *[zstandard.compress(block)] * 64]
+    path = tmp_path / "it"
+    path.write_bytes(b"".join(blocks))
+    _, message, _ = read_to_the_cut(path)
+    assert "it expands to more than 8,192 times its size" in message
+
+
+def test_what_is_not_so_large_may_expand_as_it_likes(expected, plain, tmp_path):
+    path = tmp_path / "it"
+    path.write_bytes(compressed("zstd", plain.read_bytes()) + zeros_of("zstd", 2**23))
+    assert read(path) == expected
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd"])
+def test_no_piece_of_what_expands_is_large(kind, tmp_path):
+    path = tmp_path / "it"
+    path.write_bytes(zeros_of(kind, 2**27))
+    with closing(OpenInput(str(path))) as opened, suppress(ExpandsTooMuch):
+        for piece in opened.pieces:
+            assert len(piece) <= 2**23
+
+
+def test_a_window_of_gigabytes_is_refused(plain, tmp_path):
+    path = tmp_path / "it"
+    # RFC 8878 section 3.1.1.1.2: 2 GiB.
+    path.write_bytes(b"\x28\xb5\x2f\xfd\x00" + bytes((21 << 3,)) + b"\1\0\0")
+    with pytest.raises(
+        CaptureFileError, match=r"it takes more than 128 MiB of memory .*; if it is a capture"
+    ):
+        read(path)
+
+
+def with_gzip_header(data, name=b"", comment=b"", extra=b""):
+    """RFC 1952 section 2.3."""
+    packed = gzip.compress(data)
+    flags = bool(extra) << 2 | bool(name) << 3 | bool(comment) << 4
+    fields = struct.pack("<H", len(extra)) + extra if extra else b""
+    fields += name + b"\0" if name else b""
+    fields += comment + b"\0" if comment else b""
+    return packed[:3] + bytes((flags,)) + packed[4:10] + fields + packed[10:]
+
+
+def test_a_gzip_header_may_be_long(plain, expected, tmp_path):
+    """Byte by byte, as Python's own gzip reads it, this takes a minute."""
+    path = tmp_path / "it"
+    fields = {"name": b"n" * 10**8, "comment": b"c" * 1000, "extra": b"e" * 65_535}
+    path.write_bytes(with_gzip_header(plain.read_bytes(), **fields))
+    before = time.process_time()
+    assert read(path) == expected
+    assert time.process_time() - before < 20
+
+
+def test_gzip_members_may_be_many_and_zeros_may_follow(plain, expected, tmp_path):
+    data = plain.read_bytes()
+    path = tmp_path / "it"
+    members = [gzip.compress(data[at : at + 7]) + gzip.compress(b"") for at in range(0, len(data), 7)]
+    path.write_bytes(b"".join(members) + bytes(100_000))
+    assert read(path) == expected
+    path.write_bytes(bytes(5).join(members))
+    assert read(path) == expected
+
+
+def test_what_follows_a_gzip_member_and_is_none_is_damage(plain, expected, tmp_path):
+    path = tmp_path / "it"
+    path.write_bytes(gzip.compress(plain.read_bytes()) + b"something else")
+    segments, message, _ = read_to_the_cut(path)
+    assert segments == expected
+    assert "its gzip data is damaged" in message
 
 
 # What can't be read
