@@ -228,12 +228,24 @@ def _add_bcc(archive: Archive, recorded: Path | None, programs: list[Path]) -> N
         archive.tree(where)
         programs.append(_library(_BCC))
         archive.file(_library(_BCC))
+        for folder in _headers():
+            archive.tree(folder)
         return
     for file in STAND_IN.glob("*.py"):
         archive.file(file, str(where / file.name))
     for file in recorded.glob("*.json"):
         if file.name != INDEX:
             archive.file(file, f"/{RECORDINGS}/{file.name}")
+
+
+def _headers() -> Iterator[Path]:
+    """Those of the kernel's interface, which the programs include (linux-libc-dev)."""
+    triplet = sysconfig.get_config_var("MULTIARCH")
+    yield from (
+        Path("/usr/include/linux"),
+        Path("/usr/include/asm-generic"),
+        Path("/usr/include", triplet, "asm"),
+    )
 
 
 def _library(name: str) -> Path:
