@@ -46,15 +46,16 @@ class Archive:
     def link(self, path: str, target: str) -> None:
         self._add(path, stat.S_IFLNK | 0o777, os.fsencode(target))
 
-    def file(self, source: Path, path: str | None = None) -> None:
-        """A file of this machine; `path`: where it is in the archive, if elsewhere.
+    def file(self, source: Path, path: str | None = None, *, root: Path = Path("/")) -> None:
+        """A file of this machine; `path`: where it is in the archive, if elsewhere. `root`: where absolute
+        links begin.
 
         Where no other path is given, links on the way to it are added as they are, and what they lead to.
         """
         if path is None:
             if str(source).strip("/") in self._names:
                 return
-            source = self._follow(Path(os.path.abspath(source)))
+            source = self._follow(Path(os.path.abspath(source)), root)
             path = str(source)
         about = source.stat()
         self._add(path, about.st_mode, source.read_bytes(), about)
@@ -80,14 +81,15 @@ class Archive:
         else:
             self.file(target)
 
-    def _follow(self, path: Path) -> Path:
+    def _follow(self, path: Path, root: Path = Path("/")) -> Path:
         """Adds every link on the way to the file; returns where the file itself is."""
         for _ in range(_MOST_LINKS):
             link = next((part for part in (*reversed(path.parents), path) if part.is_symlink()), None)
             if link is None:
                 return path
             self.link(str(link), str(link.readlink()))
-            beside = link.parent / link.readlink()
+            target = link.readlink()
+            beside = root / target.relative_to("/") if target.is_absolute() else link.parent / target
             path = Path(os.path.abspath(beside / path.relative_to(link)))
         raise OSError(f"too many links on the way to {path}")
 

@@ -4,7 +4,7 @@ apt gets folders of its own for everything, so that neither this machine's lists
 it. A kernel comes into the cache by one renaming, when it is whole."""
 
 import lzma
-import shutil
+import os
 import subprocess
 import tempfile
 import time
@@ -14,12 +14,11 @@ from typing import Final
 
 import zstandard
 
-from tests.lab.packages import CACHE, apt
+from tests.lab.debian_root import CACHE, LabUnavailableError, apt_of_its_own, mirror
 
-KEYS: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 ARCHITECTURE: Final = "amd64"
 _META_PACKAGE: Final = f"linux-image-{ARCHITECTURE}"
-_ARCHIVE: Final = "http://mirror.test/debian"
+_SECURITY: Final = "http://mirror.test/debian-security"
 _FRESH_SECONDS: Final = 7 * 24 * 3600.0
 """How old a kernel in the cache may be before its release is asked for a newer one: security updates of a
 kernel come every few weeks."""
@@ -111,18 +110,17 @@ def fetched(release: Release) -> Kernel:
 
 
 def _fetch(release: Release, folder: Path, wanted: Path) -> None:
-    if shutil.which("apt-get") is None:
-        raise KernelUnavailableError("there is no apt-get to fetch Debian's kernels with")
-    if not KEYS.exists():
-        raise KernelUnavailableError(f"{KEYS} is missing: apt-get install debian-archive-keyring")
-    options = _own_apt(release, folder)
-    if not apt(*options, "update"):
-        raise KernelUnavailableError(f"apt-get could not ask for the packages of {release.suite}")
+    try:
+        mirrors = {release.suite: mirror(), f"{release.suite}-security": _security_mirror()}
+    except LabUnavailableError as error:
+        raise KernelUnavailableError(str(error)) from None
+    options = [*apt_of_its_own(folder, mirrors), "-o", "Acquire::Languages=none"]
+    options += ["-o", f"APT::Architecture={ARCHITECTURE}", "-o", f"APT::Architectures={ARCHITECTURE}"]
+    _apt(*options, "update")
     package = _image_package(options)
     downloads = folder / "downloads"
     downloads.mkdir()
-    if not apt(*options, "download", package, folder=str(downloads)):
-        raise KernelUnavailableError(f"apt-get could not download {package} of {release.suite}")
+    _apt(*options, "download", package, folder=downloads)
     (file,) = downloads.glob("*.deb")
     unpacked = folder / "kernel"
     subprocess.run(["dpkg", "--extract", file, unpacked], check=True)
@@ -135,48 +133,19 @@ def _fetch(release: Release, folder: Path, wanted: Path) -> None:
     unpacked.rename(wanted)
 
 
-def _own_apt(release: Release, folder: Path) -> list[str]:
-    (folder / "lists/partial").mkdir(parents=True)
-    (folder / "archives/partial").mkdir(parents=True)
-    (folder / "status").touch()
-    sources = folder / "sources.list"
-    sources.write_text(
-        "".join(
-            f"deb [signed-by={KEYS} arch={ARCHITECTURE}] {_mirror(suite)} {suite} main\n"
-            for suite in (release.suite, f"{release.suite}-security")
-        )
-    )
-    settings = {
-        "Dir::Etc::SourceList": sources,
-        "Dir::Etc::SourceParts": "/dev/null",
-        "Dir::State::Lists": folder / "lists",
-        "Dir::State::Status": folder / "status",
-        "Dir::Cache::Archives": folder / "archives",
-        "Dir::Cache::PkgCache": "",
-        "Dir::Cache::SrcPkgCache": "",
-        "APT::Architecture": ARCHITECTURE,
-        "APT::Architectures": ARCHITECTURE,
-        "APT::Sandbox::User": "root",  # nobody else may enter the folder
-        "Acquire::Languages": "none",
-    }
-    return [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
-
-
-def _mirror(suite: str) -> str:
-    """The one that this machine has its own Debian from, or else the archive of everybody."""
-    is_security = suite.endswith("-security")
-    own = _own_codename() + ("-security" if is_security else "")
-    asked = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", f"Codename: {own}"]
-    mirrors = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
-    return mirrors[0] if mirrors else _ARCHIVE + ("-security" if is_security else "")
-
-
-def _own_codename() -> str:
+def _security_mirror() -> str:
     try:
-        lines = Path("/etc/os-release").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.partition("=")[2] for line in lines if line.startswith("VERSION_CODENAME=")), "")
+        return mirror("-security")
+    except LabUnavailableError:  # a machine without security updates: those of everybody
+        return _SECURITY
+
+
+def _apt(*arguments: str, folder: Path | None = None) -> None:
+    command = ["apt-get", "-qq", *arguments]
+    environment = {**os.environ, "LC_ALL": "C"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise KernelUnavailableError(f"apt-get failed: {done.stderr.strip().rpartition(chr(10))[2]}")
 
 
 def _image_package(options: list[str]) -> str:

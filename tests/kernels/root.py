@@ -22,7 +22,7 @@ from tests.kernels.archive import Archive
 from tests.kernels.debian import Kernel
 from tests.kernels.recording import INDEX
 from tests.kernels.tools import busybox
-from tests.lab import packages, postfix
+from tests.lab.packages import POSTFIX_ROOT, SERVERS_ROOT
 
 STAND_IN: Final = Path(__file__).with_name("stand_in") / "bcc"
 RECORDINGS: Final = "recordings"
@@ -39,7 +39,7 @@ _LOADED_BY_NAME: Final = ("libbpf.so.1", "libseccomp.so.2", "libgcc_s.so.1", "li
 _BCC: Final = "libbcc.so.0"
 _ETC: Final = (
     *("passwd", "group", "nsswitch.conf", "services", "protocols", "hosts", "ld.so.cache", "localtime"),
-    *("gnutls", "postfix/dynamicmaps.cf"),
+    "gnutls",
 )
 _FOLDERS: Final = (
     "dev",
@@ -85,6 +85,13 @@ _APPLETS: Final = (
         "uname",
     ),
 )
+_SERVERS: Final = {
+    POSTFIX_ROOT: ("usr/lib/postfix/**/*", "usr/sbin/post*", "usr/sbin/smtp-source"),
+    SERVERS_ROOT: ("usr/sbin/exim4",),
+}
+"""The roots that the lab runs its servers in, and what of them is needed here."""
+_LINKED: Final = ("bin", "sbin", "lib", "lib64")
+_LINKER: Final = "/lib64/ld-linux-x86-64.so.2"
 _NEEDED: Final = ("veth", "8021q")
 """Modules of the kernel. This project's lab needs the one, the check of tags the other."""
 
@@ -111,7 +118,7 @@ def write_root(archive: Archive, kernel: Kernel, recorded: Path | None, results:
     archive.folder("/var/tmp", 0o1777)
     for folder in _FOLDERS:
         archive.folder(folder)
-    for name in ("bin", "sbin", "lib", "lib64"):
+    for name in _LINKED:
         if Path("/", name).is_symlink():
             archive.link(name, str(Path("/", name).readlink()))
     archive.link("/var/run", "/run")
@@ -122,6 +129,8 @@ def write_root(archive: Archive, kernel: Kernel, recorded: Path | None, results:
         archive.file(file)
         programs.append(file)
     _add_bcc(archive, recorded, programs)
+    for root, patterns in _SERVERS.items():
+        _add_server_root(archive, root, patterns)
     for folder in _TREE:
         archive.tree(ROOT / folder)
     for file in (*(ROOT / "tests").glob("*.py"), *ROOT.glob("*.so")):  # all compiled modules share one
@@ -203,13 +212,24 @@ def _wanted(folder: Path) -> Iterator[Path]:
 def _program_files() -> Iterator[Path]:
     for name in (*_SHELLS, *_PROGRAMS):
         yield _found(name)
-    # Postfix, as the lab runs it, and Exim, as the lab has unpacked it.
-    yield from (file for file in postfix.PROGRAMS.parent.rglob("*") if file.is_file())
-    for name in ("postconf", "postlog", "smtp-source", "postfix"):
-        yield Path("/usr/sbin", name)
-    yield packages.UNPACKED[packages.EXIM]
     said = subprocess.run(["openssl", "version", "-d"], capture_output=True, text=True, check=True).stdout
     yield Path(said.split('"')[1], "openssl.cnf")
+
+
+def _add_server_root(archive: Archive, root: Path, patterns: Iterable[str]) -> None:
+    """Those of its files, and the libraries that its own dynamic linker finds for them."""
+    for name in ("dev", "etc", "proc", "tmp", "var"):
+        archive.folder(str(root / name))
+    for name in _LINKED:
+        archive.link(str(root / name), str((root / name).readlink()))
+    files = [file for pattern in patterns for file in root.glob(pattern) if file.is_file()]
+    needed = {*files, root / _LINKER.strip("/")}
+    for file in filter(_is_linked, files):
+        command: list[str | Path] = ["chroot", root, _LINKER, "--list", Path("/", file.relative_to(root))]
+        listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        needed |= {root / path.strip("/") for path in re.findall(r" => (/\S+) \(0x", listed)}
+    for file in needed:
+        archive.file(file, root=root)
 
 
 def _found(name: str) -> Path:

@@ -75,3 +75,16 @@ def test_a_tree_comes_with_what_its_links_lead_to(tmp_path: Path) -> None:
     root = unpacked(tmp_path / "archive", tmp_path / "root") / tree.relative_to("/")
     assert {path.name for path in root.rglob("*")} == {"inner", "file", "link"}
     assert (root / "link").read_text() == "beside"
+
+
+def test_absolute_links_of_another_root_stay_in_it(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "usr/lib").mkdir(parents=True)
+    (root / "usr/lib/linker").write_text("the root's")
+    (root / "lib").symlink_to("usr/lib")
+    (root / "linker").symlink_to("/lib/linker")
+    with Archive(tmp_path / "archive") as archive:
+        archive.file(root / "linker", root=root)
+    found = unpacked(tmp_path / "archive", tmp_path / "out") / root.relative_to("/")
+    assert (found / "linker").readlink() == Path("/lib/linker")
+    assert (found / "lib/linker").read_text() == "the root's"

@@ -31,6 +31,7 @@ GOOD: dict[str, Any] = {
         THREAD | {"Name": "smtp-horizon", "is_watch": True},
         THREAD | OPENER | {"Name": "horizon-opener", "is_watch": False},
         THREAD | {"Name": "horizon-tap", "is_watch": False, "CapPrm": f"{1 << 19:x}"},
+        THREAD | {"Name": "horizon-metrics", "is_watch": False},
     ],
     "left_out_of_large": 205.0,
     "link": [0.0, 1.0],
@@ -89,7 +90,7 @@ def test_an_account_in_which_everything_is_right_has_no_fault() -> None:
         ("servers", {"exim": {"logged": 1, "against_log": ["tls: ..."]}}, "against exim's log: tls"),
         ("confined", {"user": 0.0}, "says no by user"),
         ("confined", {"capabilities": 0.0}, "says no by capabilities"),
-        ("processes", GOOD["processes"][:2], "only these are there"),
+        ("processes", GOOD["processes"][:3], "only these are there"),
     ],
 )
 def test_each_thing_that_is_amiss_is_told(name: str, value: object, words: str) -> None:
@@ -97,7 +98,7 @@ def test_each_thing_that_is_amiss_is_told(name: str, value: object, words: str) 
 
 
 @pytest.mark.parametrize("name", ["CapPrm", "CapEff", "CapBnd"])
-@pytest.mark.parametrize("process", [0, 1, 2])
+@pytest.mark.parametrize("process", range(4))
 def test_a_capability_too_many_is_a_fault_in_every_process(name: str, process: int) -> None:
     found = faults(lambda account: account["processes"][process].update({name: f"{CAP_NET_RAW:x}"}))
     assert [line for line in found if "has capabilities that it should not" in line]

@@ -22,7 +22,7 @@ _SECONDS: Final = 600.0
 _SECONDS_WITH_COMPILER: Final = 1_500.0
 _MEMORY_MB: Final = 3_072
 _PROCESSORS: Final = 2
-_WATCH, _OPENER, _KEEPER = "smtp-horizon", "horizon-opener", "horizon-tap"
+_WATCH, _OPENER, _KEEPER, _SERVER = "smtp-horizon", "horizon-opener", "horizon-tap", "horizon-metrics"
 _NOBODY: Final = "65534"
 # docs/cli.md: what each keeps. Before Linux 5.19 the filter's counts can't be read without CAP_BPF.
 _OPENERS: Final = 1 << 1  # CAP_DAC_OVERRIDE
@@ -108,12 +108,12 @@ def _of_watch(account: Mapping[str, Any]) -> Iterator[str]:
 def _of_privileges(account: Mapping[str, Any]) -> Iterator[str]:
     version = tuple(int(number) for number in account["kernel"].split(".")[:2])
     watchs = 1 << Capability.BPF if version <= _LAST_WITH_CAP_BPF else 0
-    allowed = {_WATCH: watchs, _OPENER: _OPENERS, _KEEPER: _KEEPERS}
+    allowed = {_WATCH: watchs, _OPENER: _OPENERS, _KEEPER: _KEEPERS, _SERVER: 0}
     seen = {thread["Name"] for thread in account["processes"]}
     if not seen >= allowed.keys():
         yield f"of watch's processes only these are there: {sorted(seen)}"
     for thread in account["processes"]:
-        name = thread["Name"] if thread["Name"] in (_OPENER, _KEEPER) else _WATCH
+        name = thread["Name"] if thread["Name"] in allowed else _WATCH
         held = int(thread["CapPrm"], 16) | int(thread["CapEff"], 16) | int(thread["CapBnd"], 16)
         if held & ~allowed[name]:
             yield f"a thread of {name} has capabilities that it should not: {held:#x}"

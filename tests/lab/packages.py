@@ -84,13 +84,14 @@ def ensure(*, demonstration: bool = False) -> None:
         raise LabUnavailableError("there is no apt-get to fetch Debian's packages")
     try:
         if packages:
-            _install(packages)
+            install(packages)
         make_roots((release(),), roots)
     except (OSError, subprocess.CalledProcessError) as error:
         raise LabUnavailableError(str(error)) from error
 
 
-def _install(packages: list[str]) -> None:
+def install(packages: list[str]) -> None:
+    """On this machine, where nothing else changes by it. Raises LabUnavailableError."""
     added = subprocess.run([_ADD, *packages], stderr=subprocess.PIPE, text=True, check=False)
     if added.returncode != 0:
         raise LabUnavailableError(added.stderr.strip())
