@@ -17,8 +17,8 @@ FUZZ_SECONDS ?= 120
 CYCLONEDX := cyclonedx-bom==7.5.0
 PIP_AUDIT := pip-audit==2.10.1
 
-.PHONY: help setup run test lint format test-fast test-live thorough faults endurance floods fuzz fresh boards bench wheel lock sbom \
-	audit clean
+.PHONY: help setup run test lint format test-fast test-live thorough faults endurance kernels floods fuzz fresh boards bench wheel \
+	lock sbom audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ faults: setup lab ## break what watch stands on (links, clock, disks, processes)
 
 endurance: setup lab ## 5,000 real sessions, 5,000 inside TLS, and six hours of packets in minutes, through the pyshark probe
 	$(BIN)/pytest -q -m endurance tests/endurance
+
+kernels: setup lab ## the BPF programs and the work itself on Debian's kernels, in QEMU; as root. ALL=1: the work on all, and docs/kernels.md
+	$(BIN)/python -m tests.kernels $(if $(ALL),--all)
 
 floods: setup ## a million SYNs, a line of a gigabyte and their kin: memory bounded, ordinary sessions right
 	$(BIN)/python -m tests.floods

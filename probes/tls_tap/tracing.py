@@ -20,7 +20,7 @@ from fcntl import ioctl
 from pathlib import Path
 from platform import machine
 from struct import calcsize
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from probes.capabilities import Capability, only_in_effect
 from probes.probe import ProbeUnavailable
@@ -84,6 +84,11 @@ class Tracepoint(NamedTuple):
     number: int
     fields_at: dict[str, int]
 
+    @classmethod
+    def described(cls, number: str, description: str) -> Self:
+        """By what the kernel has in its files `id` and `format`."""
+        return cls(int(number), {field: int(at) for field, at in _FIELD.findall(description)})
+
 
 def this_machine() -> Machine:
     """Raises ProbeUnavailable."""
@@ -101,8 +106,7 @@ def tracepoint(group: str, name: str) -> Tracepoint:
     if not os.path.ismount(TRACEFS):
         _mount_for_this_process()
     folder = TRACEFS / "events" / group / name
-    number, description = (folder / "id").read_text(), (folder / "format").read_text()
-    return Tracepoint(int(number), {field: int(at) for field, at in _FIELD.findall(description)})
+    return Tracepoint.described((folder / "id").read_text(), (folder / "format").read_text())
 
 
 def _mount_for_this_process() -> None:

@@ -216,7 +216,7 @@ def goals(measured: Measured) -> list[Goal]:
 def show(console: Console, several: list[Measured]) -> None:
     print_table(
         console,
-        f"watch, {len(CLIENTS)} clients that flood it with scrapes, {several[0].sessions:,} sessions as fast as they go",
+        f"watch, {len(CLIENTS)} clients that flood it with scrapes, {several[0].sessions:,} mails flat out",
         ["flood", "requests/s", "answered/s", "sessions/s", "records", "right", "dropped",
          "scrapes", "not answered", "median, ms", "slowest, ms"],
         [_row(measured) for measured in several],

@@ -22,7 +22,7 @@ from typing import Final
 
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "smtp-horizon-lab"
 
-_KEYS: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
+KEYS: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # Since Debian 12 these are links, and of earlier ones nothing is there twice.
 _LINKED: Final = ("bin", "sbin", "lib", "lib64")
 _LEFT_OUT: Final = ("doc", "fonts", "info", "javascript", "locale", "man", "nodejs")
@@ -104,24 +104,9 @@ class _Apt:
             raise LabUnavailableError("there is no apt-get to fetch Debian's packages")
         self._folder = folder
         self._suite = suites[-1]
-        mirror = _mirror()
-        lines = [f"deb [signed-by={_KEYS}] {mirror} {suite} main\n" for suite in suites]
-        (folder / "sources.list").write_text("".join(lines))
-        (folder / "status").touch()
-        (folder / "lists").mkdir()
-        (folder / "archives/partial").mkdir(parents=True)
-        settings = {
-            "Dir::Etc::SourceList": folder / "sources.list",
-            "Dir::Etc::SourceParts": "/dev/null",
-            "Dir::State::Lists": folder / "lists",
-            "Dir::State::Status": folder / "status",
-            "Dir::Cache::Archives": folder / "archives",
-            "Dir::Cache::PkgCache": "",
-            "Dir::Cache::SrcPkgCache": "",
-            "APT::Sandbox::User": "root",  # nobody else may enter the folder
-            "APT::Default-Release": self._suite,
-        }
-        self._options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
+        own_mirror = mirror()
+        own = apt_of_its_own(folder, dict.fromkeys(suites, own_mirror))
+        self._options = [*own, "-o", f"APT::Default-Release={self._suite}"]
         self._run("update")
 
     def fetch(self, packages: Iterable[str]) -> set[Path]:
@@ -151,18 +136,39 @@ class _Apt:
         return finished.stdout
 
 
-def _mirror() -> str:
+def apt_of_its_own(folder: Path, mirrors: Mapping[str, str]) -> list[str]:
+    """Options for an apt that keeps everything in the folder. `mirrors`: each suite's."""
+    lines = [f"deb [signed-by={KEYS}] {where} {suite} main\n" for suite, where in mirrors.items()]
+    (folder / "sources.list").write_text("".join(lines))
+    (folder / "status").touch()
+    (folder / "lists").mkdir()
+    (folder / "archives/partial").mkdir(parents=True)
+    settings = {
+        "Dir::Etc::SourceList": folder / "sources.list",
+        "Dir::Etc::SourceParts": "/dev/null",
+        "Dir::State::Lists": folder / "lists",
+        "Dir::State::Status": folder / "status",
+        "Dir::Cache::Archives": folder / "archives",
+        "Dir::Cache::PkgCache": "",
+        "Dir::Cache::SrcPkgCache": "",
+        "APT::Sandbox::User": "root",  # nobody else may enter the folder
+    }
+    return [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
+
+
+def mirror(archive: str = "") -> str:
+    """The one that this machine has its own packages from. `archive`: "-security" for that of its updates."""
     if (own := release()) == "unknown":
         raise LabUnavailableError("this is no Debian: the lab has its servers from Debian's packages")
     command = ["apt-get", "indextargets", "--format", "$(REPO_URI)"]
-    command += ["Created-By: Packages", "Component: main", f"Codename: {own}"]
+    command += ["Created-By: Packages", "Component: main", f"Codename: {own}{archive}"]
     known = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     if not known:  # It tells only of lists that it has, and a machine fresh from an image has none.
         subprocess.run(["apt-get", "-qq", "update"], capture_output=True, check=False)
         known = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     mirrors = [mirror for mirror in known.split() if not mirror.startswith("cdrom:")]
     if not mirrors:
-        raise LabUnavailableError(f"apt's sources name no mirror of Debian's {own}")
+        raise LabUnavailableError(f"apt's sources name no mirror of Debian's {own}{archive}")
     return mirrors[0]
 
 

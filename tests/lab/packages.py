@@ -78,13 +78,14 @@ def ensure(*, demonstration: bool = False) -> None:
         return
     try:
         if packages:
-            _install(packages)
+            install(packages)
         make_roots((release(),), roots)
     except (OSError, subprocess.CalledProcessError) as error:
         raise LabUnavailableError(str(error)) from error
 
 
-def _install(packages: list[str]) -> None:
+def install(packages: list[str]) -> None:
+    """On this machine, where nothing else changes by it. Raises LabUnavailableError."""
     if shutil.which("apt-get") is None:
         raise LabUnavailableError(f"missing: {' '.join(packages)}; and there is no apt-get to install them")
     added = subprocess.run([_ADD, *packages], stderr=subprocess.PIPE, text=True, check=False)
