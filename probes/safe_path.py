@@ -39,7 +39,9 @@ _ACL: Final = "system.posix_acl_access"
 _ACL_HEADER_BYTES: Final = 4
 _ACL_ENTRY: Final = "<HHI"
 _ACL_USER, _ACL_GROUP = 0x02, 0x08
-_ACL_WRITE: Final = 2
+_WRITE, _SEARCH = 2, 1
+"""In a mode for others, and in a list's entry."""
+_GROUP_BITS: Final = 3
 
 
 class UnsafePathError(OSError):
@@ -78,6 +80,8 @@ class Place(NamedTuple):
             flags &= ~os.O_CREAT
         elif flags & os.O_CREAT:
             flags |= os.O_EXCL
+        else:  # not even looked for: somebody may have put it there since
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.name)
         if not self.is_descriptor:
             flags |= os.O_NOFOLLOW
         try:
@@ -85,7 +89,7 @@ class Place(NamedTuple):
         except FileExistsError as error:
             raise PlaceChangedError(*error.args) from None
         except FileNotFoundError as error:
-            if self.status is None:
+            if self.status is None:  # the folder is gone
                 raise
             raise PlaceChangedError(*error.args) from None
         if self.status is not None and not os.path.samestat(self.status, os.fstat(descriptor)):
@@ -140,6 +144,8 @@ class _Walk:
         self._rest = deque(_parts(absolute(path)))
         self._links = 0
         self._is_of_user = False
+        self._can_user_come = True
+        """Whether the user may go into all folders from the root folder to here."""
 
     def __enter__(self) -> "_Walk":
         return self
@@ -154,7 +160,8 @@ class _Walk:
             self._check_owner(status, self._at)
             if is_shared and not is_sticky:
                 raise UnsafePathError(self._path, *writers.complaint(self._at, self._trust, "folder"))
-            may_user_write = self._user == status.st_uid or self._user in writers
+            self._can_user_come &= self._user == status.st_uid or self._user in _searchers(self._folder)
+            may_user_write = self._can_user_come and (self._user == status.st_uid or self._user in writers)
             if not self._rest:
                 return Place(self._folder, ".", status, is_shared, self._is_of_user, is_descriptor=False)
             part = self._rest.popleft()
@@ -178,6 +185,7 @@ class _Walk:
                 if stat.S_ISLNK(there.st_mode):
                     self._follow(os.readlink("", dir_fd=entry))
                 elif stat.S_ISDIR(there.st_mode):
+                    self._can_user_come |= part == ".."
                     self._go_into(entry, os.path.dirname(self._at) if part == ".." else here)
                 elif self._rest or self._path.endswith("/"):
                     raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -211,6 +219,7 @@ class _Walk:
         if target.startswith("/"):
             root = os.open("/", _LOOK)
             self._go_into(root, "/")
+            self._can_user_come = True
             os.close(root)
 
     def _go_into(self, folder: int, at: str) -> None:
@@ -218,23 +227,24 @@ class _Walk:
         self._at = at
 
 
-class _Writers(NamedTuple):
-    """Who may write into a file, or make and take away names in a folder."""
+class _Allowed(NamedTuple):
+    """Who has a right to a file or folder. Its owner, who can give it to himself, is not among them."""
 
     users: frozenset[int]
     groups: frozenset[int]
     """Without root's."""
+    is_everybody: bool
     mode: int
 
     def __contains__(self, user: object) -> bool:
         return (
-            bool(self.mode & stat.S_IWOTH)
+            self.is_everybody
             or user in self.users
             or any(user in (_members(group) or ()) for group in self.groups)
         )
 
     def are_among(self, trust: Collection[int]) -> bool:
-        return not self.mode & stat.S_IWOTH and self.users.issubset(trust) and not self._strange_groups(trust)
+        return not self.is_everybody and self.users.issubset(trust) and not self._strange_groups(trust)
 
     def _strange_groups(self, trust: Collection[int]) -> list[int]:
         """Those of which somebody is not trusted, or nobody knows."""
@@ -246,7 +256,7 @@ class _Writers(NamedTuple):
 
     def complaint(self, where: str, trust: Collection[int], what: str) -> tuple[str, str]:
         """Who may write there and should not; what to do. `what`: file or folder."""
-        if self.mode & stat.S_IWOTH:
+        if self.is_everybody:
             who, bits = "everybody", "o-w"
         elif groups := self._strange_groups(trust):
             who, bits = f"group {_group_name(groups[0])}", "g-w"
@@ -258,18 +268,28 @@ class _Writers(NamedTuple):
         )
 
 
-def _writers(descriptor: int) -> _Writers:
-    """Without the owner: he can give himself the right, so he is asked for elsewhere."""
+def _writers(descriptor: int) -> _Allowed:
+    """Who may write into a file, or make and take away names in a folder."""
+    return _allowed(descriptor, _WRITE)
+
+
+def _searchers(descriptor: int) -> _Allowed:
+    """Who may go into a folder."""
+    return _allowed(descriptor, _SEARCH)
+
+
+def _allowed(descriptor: int, right: int) -> _Allowed:
     status = os.fstat(descriptor)
     users, groups = set[int](), set[int]()
-    if status.st_mode & stat.S_IWGRP:  # or the mask of an access control list
+    if status.st_mode & right << _GROUP_BITS:  # or the mask of an access control list
         groups.add(status.st_gid)
         with suppress(OSError):  # it has none
             acl = os.getxattr(f"/proc/self/fd/{descriptor}", _ACL)
             for tag, rights, number in iter_unpack(_ACL_ENTRY, acl[_ACL_HEADER_BYTES:]):
-                if rights & _ACL_WRITE and tag in (_ACL_USER, _ACL_GROUP):
+                if rights & right and tag in (_ACL_USER, _ACL_GROUP):
                     (users if tag == _ACL_USER else groups).add(number)
-    return _Writers(frozenset(users), frozenset(groups - {ROOT}), stat.S_IMODE(status.st_mode))
+    mode = stat.S_IMODE(status.st_mode)
+    return _Allowed(frozenset(users), frozenset(groups - {ROOT}), bool(mode & right), mode)
 
 
 @lru_cache(_GROUPS_REMEMBERED)  # a directory service may take long, and a file is looked at each second

@@ -269,6 +269,12 @@ class TestStickyFolders:
             with pytest.raises(PlaceChangedError):
                 place.open(os.O_WRONLY)
 
+    def test_nor_is_it_read(self, sticky: Path) -> None:
+        with walked(str(sticky / "database"), trusted()) as place:
+            touched(sticky / "database", STRANGER)
+            with pytest.raises(FileNotFoundError):
+                place.open(os.O_RDONLY)
+
     def test_no_race_is_won(self, sticky: Path) -> None:
         """A stranger plants links, pipes and files while root takes his own away, as logrotate does."""
         secret, records = touched(sticky.parent / "secret"), sticky / "records"
@@ -325,6 +331,9 @@ class TestTheUserThatRootWillBecome:
             (lambda folder: touched(made(folder / "sticky", 0o1777) / "roots"), False),
             (lambda folder: touched(made(folder / "sticky", 0o1777) / "his", SERVICE), True),
             (lambda folder: touched(folder / "his", SERVICE), False),
+            (lambda folder: made(made(folder / "closed", 0o700) / "sticky", 0o1777) / "free", False),
+            (lambda folder: made(made(folder / "closed", 0o711) / "sticky", 0o1777) / "free", True),
+            (lambda folder: made(folder / "closed", 0o700) / ".." / "file", False),
             (lambda _: Path("/proc/self/fd/1"), False),
         ],
     )

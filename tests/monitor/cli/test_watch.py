@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from monitor.cli.opener import NAME as OPENER
+from tests.environments import environment_with
 
 PROGRAM = str(Path(sys.executable).with_name("smtp-horizon"))
 
@@ -299,18 +300,17 @@ def test_without_privilege_it_says_what_to_do() -> None:
 def test_without_ebpf_it_captures_with_libpcap_and_says_so(
     lacking: str, smtp_server: Any, tmp_path: Path
 ) -> None:
-    """bcc is hidden by a folder in front of the path, whose bcc can't be imported."""
-    environment = dict(os.environ)
+    """bcc is hidden by one that can't be imported."""
     command = [PROGRAM, "watch", "--interface", "lo", "--listen", "127.0.0.1:0"]
     if lacking == "bcc":
-        (tmp_path / "bcc.py").write_text("raise ImportError('no bcc here')\n")
-        environment["PYTHONPATH"] = str(tmp_path)
+        python = environment_with(tmp_path / "venv", "bcc.py", "raise ImportError('no bcc here')\n")
+        command = [str(python), *command]
     else:
         command = ["setpriv", "--inh-caps=-all", "--bounding-set=-all,+net_raw", *command, "--user", "root"]
     log, records = tmp_path / "log", tmp_path / "records.jsonl"
     command += ["--records", str(records), "--ports", str(smtp_server.port)]
     with log.open("wb") as stderr:
-        watch = subprocess.Popen(command, stderr=stderr, env=environment)
+        watch = subprocess.Popen(command, stderr=stderr)
     while "session records" not in log.read_text():
         assert watch.poll() is None, log.read_text()
     smtp_server.whole_session()

@@ -16,6 +16,7 @@ from probes.ebpf.probe import EbpfProbe
 from probes.ebpf.program import Program, why_unavailable
 from probes.ebpf.tap import AnyTap, InterfaceTap
 from probes.probe import ProbeUnavailable
+from tests.environments import environment_with
 
 needs_root = [
     pytest.mark.live,
@@ -142,15 +143,6 @@ class TestAsRoot:
         monkeypatch.delenv("BCC_KERNEL_SOURCE")
         assert why_unavailable() is None
         assert "BCC_KERNEL_SOURCE" not in os.environ
-
-
-def environment_with(folder: Path, name: str, text: str) -> Path:
-    """The Python of a virtual environment that has this module before all that ours has."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    (packages,) = folder.glob("lib/python3*/site-packages")
-    (packages / name).write_text(text)
-    (packages / "ours.pth").write_text("\n".join(path for path in sys.path if path))
-    return folder / "bin/python"
 
 
 def test_without_bcc_the_package_is_named(tmp_path: Path) -> None:
