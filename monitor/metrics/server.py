@@ -38,7 +38,9 @@ WAITING_MAX: Final = 192  # connections whose request has not come yet
 ANSWERED_MAX: Final = 64  # those that are being answered
 DESCRIPTORS_KEPT: Final = 24  # of the process, for all but connections; it has some ten open
 HEADER_BYTES_MAX: Final = 8192  # what nginx and Apache allow
-BACKLOG: Final = 128
+BACKLOG: Final = 1024  # where it is full, the kernel lets a client wait a second before it may ask again
+
+GONE_AT_ONCE: Final = 32  # connections that were reset before they were accepted: it takes a millisecond
 
 LOG_EVERY_SECONDS: Final = 60.0
 
@@ -84,6 +86,7 @@ class MetricsServer:
         """Until it is cancelled. Connections that came before have waited in the kernel."""
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(_log_unexpected)
+        gone = 0
         try:
             while True:
                 try:
@@ -94,8 +97,14 @@ class MetricsServer:
                     self._shortages.log(f"no new connections for now: {error.strerror}")
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
-                self._admit(connection, address[0])
-                await asyncio.sleep(0)  # the others' turn, however many connections come
+                if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    connection.close()  # reset already: a flood of these is over at once
+                    gone += 1
+                else:
+                    self._admit(connection, address[0])
+                    gone = 0
+                if gone % GONE_AT_ONCE == 0:
+                    await asyncio.sleep(0)  # the others' turn, however many connections come
         finally:
             still_open = [*self._waiting, *self._answered]
             for task in still_open:

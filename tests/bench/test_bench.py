@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from tests.bench import __main__ as bench
-from tests.bench import flood, mail_client, many_open, message_size, read, watch
+from tests.bench import flood, mail_client, many_open, message_size, read, scrape_flood, watch
 from tests.bench.figures import Spread
 from tests.bench.goals import Goal
 from tests.bench.message_size import Batch
@@ -238,6 +238,28 @@ def test_the_benchmark_of_the_crowd_sees_every_session_stand_open(tmp_path: Path
     assert replace(measured, records=199).fault()
     assert replace(measured, drops=1).fault()
     assert "seen open" in shown(lambda console: many_open.show(console, measured), tmp_path)
+
+
+@pytest.mark.live
+@pytest.mark.thorough
+@needs_root
+@pytest.mark.parametrize("case", [scrape_flood.CASES[1], scrape_flood.CASES[3]], ids=lambda case: case.name)
+def test_the_benchmark_of_the_flood_of_scrapes_floods_and_scrapes(
+    case: scrape_flood.Case, tmp_path: Path
+) -> None:
+    with lab():
+        measured = scrape_flood.measure(case, QUICK.scraped_sessions)
+    assert measured.records == measured.right == measured.sessions == QUICK.scraped_sessions
+    assert measured.drops == 0
+    assert measured.flood_sent > len(scrape_flood.CLIENTS)
+    assert measured.scrapes.seconds
+    told = shown(lambda console: scrape_flood.show(console, [measured]), tmp_path)
+    assert f"| {case.name} " in told
+    recorded, answered = scrape_flood.goals(
+        replace(measured, right=measured.right - 1, scrapes=scrape_flood.Scrapes([0.1], unanswered=1))
+    )
+    assert not recorded.is_met()
+    assert not answered.is_met()
 
 
 @pytest.mark.live

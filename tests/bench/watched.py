@@ -54,8 +54,8 @@ class MeasuredWatch(Watch):
         return sum(taken_seconds(process) for process in self.processes())
 
     def resident_bytes(self) -> int:
-        """Pages that several processes share count for each."""
-        return sum(process.memory_info().rss for process in self.processes())
+        """Pages that several processes share count once: Pss of proc(5) smaps_rollup."""
+        return sum(process.memory_full_info().pss for process in self.processes())
 
     def peak_bytes(self) -> int:
         """VmHWM of proc(5) status, in KiB there."""
