@@ -123,6 +123,7 @@ WRONG: dict[str, Callable[[Path], tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("what", WRONG)
 def test_it_finds_what_watch_finds_and_says_the_same(what: str, folder: Path) -> None:
     arguments = (*HERE, *WRONG[what](folder))
