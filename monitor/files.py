@@ -43,11 +43,16 @@ def is_there_to_append(path: str, user: User | None = None) -> bool:
         if place.status is None:
             if user is not None and place.is_of_user and os.geteuid() == ROOT:
                 rights.enter_context(rights_of(user))
-            if not os.access(f"/proc/self/fd/{place.folder}", os.W_OK | os.X_OK, effective_ids=True):
-                raise OSError(errno.EACCES, "no file can be made there", path)
+            check_room(f"/proc/self/fd/{place.folder}", path)
             return False
     os.close(open_to_append(path, user))
     return True
+
+
+def check_room(folder: str, path: str) -> None:
+    """Whether a new file may be made in the folder, for that path. Raises OSError."""
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        raise OSError(errno.EACCES, "no file can be made there", path)
 
 
 def open_data(path: str) -> int:

@@ -4,16 +4,16 @@ All is tried by the functions that `watch` itself begins with. Two things are no
 no file is made that is not there yet.
 """
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 
 import click
 from msgspec.structs import replace
 
 from monitor.cli.main import DONE, NOT_BEGUN, CannotBegin, complain
-from monitor.cli.observers import Observers, SiteOptions
+from monitor.cli.observers import Observers, SiteOptions, cannot_use_state
 from monitor.cli.opener import Opener
 from monitor.cli.privileges import give_up
 from monitor.cli.probes import open_live_probe
@@ -24,7 +24,8 @@ from monitor.cli.watching import (
     own_addresses,
     web_settings,
 )
-from monitor.files import is_there_to_append
+from monitor.files import check_room, is_there_to_append, rights_to_open
+from monitor.simulation.state_file import BESIDE
 from probes.capabilities import Needs
 from probes.probe import Probe, ProbeError
 
@@ -73,7 +74,7 @@ def _check_observers(settings: WatchSettings, opener: Opener, trial: _Trial) -> 
     state = site.simulate_state
     if state is not None and site.simulate:
         there: list[bool] = []
-        trial.of(lambda: there.append(_is_there(state, settings, "--simulate-state")))
+        trial.of(lambda: there.append(_is_there(state, settings)))
         if there != [True]:
             trial.made_later.extend([state, f"{state}.key"] if there else ())
             site = replace(site, simulate_state=None)
@@ -96,11 +97,16 @@ def _check_records(settings: WatchSettings, trial: _Trial) -> None:
         trial.made_later.append(settings.records)
 
 
-def _is_there(path: str, settings: WatchSettings, option: str) -> bool:
+def _is_there(state: str, settings: WatchSettings) -> bool:
+    """False where it would be made."""
     try:
-        return is_there_to_append(path, settings.user) and Path(path).stat().st_size > 0
+        with rights_to_open(state, BESIDE, settings.user):
+            if os.path.exists(state) and os.stat(state).st_size:
+                return True
+            check_room(os.path.dirname(os.path.abspath(state)), state)
     except OSError as error:
-        raise CannotBegin(f"cannot use {path}: {error.strerror}; name another file with {option}") from error
+        raise cannot_use_state(state, error) from error
+    return False
 
 
 def _open_probe(settings: WatchSettings) -> Probe:

@@ -116,10 +116,7 @@ class Observers:
         except SimulationStateError as error:
             raise CannotBegin(str(error)) from error
         except OSError as error:
-            raise CannotBegin(
-                f"cannot use {error.filename or state} for the simulation: {error.strerror};"
-                " name another file with --simulate-state"
-            ) from error
+            raise cannot_use_state(str(state), error) from error
         self._resources.callback(simulation.close)
         return simulation
 
@@ -146,3 +143,10 @@ class Observers:
     def close(self) -> None:
         """May be called twice."""
         self._resources.close()
+
+
+def cannot_use_state(path: str, error: OSError) -> CannotBegin:
+    return CannotBegin(
+        f"cannot use {error.filename or path} for the simulation: {error.strerror};"
+        " name another file with --simulate-state"
+    )

@@ -51,7 +51,7 @@ def _settable(context: click.Context) -> list[click.Option]:
     return [
         param
         for param in context.command.params
-        if isinstance(param, click.Option) and param.name not in ("config", "help")
+        if isinstance(param, click.Option) and param.name not in ("config", "check", "help")
     ]
 
 

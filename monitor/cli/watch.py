@@ -120,6 +120,7 @@ def _load_config(context: click.Context, _: click.Parameter, path: str | None) -
 @click.option(
     "--check",
     is_flag=True,
+    allow_from_autoenv=False,
     help="Say whether it could begin: try settings, files and privileges, a line for each problem, and exit. "
     "Captures nothing and makes no file.",
 )

@@ -26,6 +26,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from monitor.cli.listeners import is_taken, listener_on
 from monitor.metrics.tally import Tally
 from monitor.peers import Peers
 from monitor.report.findings import Observed, Sight, funnel, sight
@@ -76,9 +77,9 @@ _MIX: Final[list[tuple[int, Conversation, Endpoint]]] = [
     (2, partial(scenario.leave_after, step="recipient", how=RawClient.abort), _MX),
 ]
 
-_INTRODUCTION: Final = f"""\
+_INTRODUCTION: Final = """\
 A real Postfix and its clients talk to each other in network namespaces of their own.
-smtp-horizon looks on through eBPF. Metrics: http://{LISTEN[0]}:{LISTEN[1]}/metrics
+smtp-horizon looks on through eBPF. Metrics: http://{host}:{port}/metrics
 """
 
 
@@ -120,26 +121,38 @@ def have(conversation: Conversation, server: Endpoint, client: str) -> None:
         conversation(server, client)
 
 
+def where_to_serve() -> Endpoint:
+    """Where this host gets the metrics. The service of this machine goes on, if it has the usual port."""
+    if not is_taken(*LISTEN):
+        return LISTEN
+    who = listener_on(LISTEN[1]) or "another program"
+    print(
+        f"{LISTEN[0]}:{LISTEN[1]} is in use by {who}, which goes on: these metrics are at a free port.",
+        flush=True,
+    )
+    return LISTEN[0], 0
+
+
 @contextmanager
-def stage(console: Console) -> Iterator[tuple[Watch, Traffic]]:
-    """Everything started, in order; and everything ended, in the reverse order."""
+def stage(console: Console) -> Iterator[tuple[Watch, Traffic, Endpoint]]:
+    """Everything started, in order; and everything ended, in the reverse order. And where metrics are."""
     with ExitStack() as running:
         with console.status("Starting a mail server to watch"):
             ensure(demonstration=True)
             network = running.enter_context(Network())
-            running.enter_context(Doorway(network.server, LISTEN))
+            doorway = running.enter_context(Doorway(network.server, LISTEN, where_to_serve()))
             running.enter_context(Postfix(network.server, network.folder / "postfix", _FACES))
             watch = running.enter_context(Watch(network.server, network.folder))
         traffic = Traffic(network)
         running.callback(traffic.stop)
         traffic.start()
-        yield watch, traffic
+        yield watch, traffic, doorway.outside
 
 
 def demonstrate(console: Console) -> int:
     """Until Ctrl-C; returns the exit status. Raises LabUnavailableError, OSError, RuntimeError."""
-    with stage(console) as (watch, traffic):
-        console.print(_INTRODUCTION, highlight=False, soft_wrap=True)
+    with stage(console) as (watch, traffic, (host, port)):
+        console.print(_INTRODUCTION.format(host=host, port=port), highlight=False, soft_wrap=True)
         with contextlib.suppress(KeyboardInterrupt):
             show_growing(console, watch, traffic)
         traffic.stop()

@@ -1,4 +1,4 @@
-"""Lets the host reach a port that something listens on inside a namespace, at the same address and port."""
+"""Lets the host reach a port that something listens on inside a namespace."""
 
 import contextlib
 import selectors
@@ -18,7 +18,9 @@ _READ_SIZE: Final = 65_536
 class Doorway:
     """A context manager; raises OSError when the host's port is taken."""
 
-    def __init__(self, namespace: Namespace, address: Endpoint) -> None:
+    def __init__(self, namespace: Namespace, address: Endpoint, outside: Endpoint | None = None) -> None:
+        """`outside`: where on the host; as inside where nothing is said. Port 0 is any free one."""
+
         class Passage(socketserver.BaseRequestHandler):
             """One connection, in a thread of its own, which walks through the doorway."""
 
@@ -30,7 +32,9 @@ class Doorway:
                 ):
                     _pass_on(self.request, inside)
 
-        self._server = _Server(address, Passage)
+        self._server = _Server(outside or address, Passage)
+        host, port = self._server.server_address[:2]
+        self.outside: Endpoint = (str(host), int(port))
 
     def __enter__(self) -> Self:
         threading.Thread(

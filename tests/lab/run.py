@@ -4,6 +4,8 @@ not root                         read a capture that is shipped, and say why
 an interface named               watch it
 a mail server listens here       watch all interfaces
 none does                        the demonstration: a mail server of our own, in network namespaces
+
+Where another program, as the service, has the port of the metrics, another one is taken, and said.
 """
 
 import os
@@ -29,15 +31,21 @@ def main(interfaces: list[str]) -> int:
         )
         become("read", "--format", "table", str(SHIPPED_CAPTURE))
     if interfaces:
-        become("watch", *(word for name in interfaces for word in ("--interface", name)))
+        become("watch", *(word for name in interfaces for word in ("--interface", name)), *where_to_serve())
     listening = smtp_listeners()
     if listening:
         print(
             f"A mail server listens on port {', '.join(map(str, listening))}: watching it. Ctrl-C ends.",
             flush=True,
         )
-        become("watch")
+        become("watch", *where_to_serve())
     return demo.main()
+
+
+def where_to_serve() -> tuple[str, str]:
+    """An option of watch."""
+    host, port = demo.where_to_serve()
+    return "--listen", f"{host}:{port}"
 
 
 def smtp_listeners() -> list[int]:

@@ -547,7 +547,7 @@ def zeros_of(kind, size):
 def test_packets_without_end_are_left_after_what_came_before_them(kind, plain, expected, tmp_path):
     """Zeros are empty packets."""
     path = tmp_path / "it"
-    path.write_bytes(compressed(kind, plain.read_bytes()) + zeros_of(kind, 2**28))
+    path.write_bytes(compressed(kind, plain.read_bytes()) + zeros_of(kind, 2**27))
     segments, message, probe = read_to_the_cut(path)
     assert segments == expected
     assert "it has more than 16 packets for each of its bytes" in message
@@ -593,7 +593,7 @@ def test_what_is_not_so_large_may_expand_as_it_likes(expected, plain, tmp_path):
 @pytest.mark.parametrize("kind", ["gzip", "zstd"])
 def test_no_piece_of_what_expands_is_large(kind, tmp_path):
     path = tmp_path / "it"
-    path.write_bytes(zeros_of(kind, 2**27))
+    path.write_bytes(zeros_of(kind, 2**26))
     with closing(OpenInput(str(path))) as opened, suppress(ExpandsTooMuch):
         for piece in opened.pieces:
             assert len(piece) <= 2**23
@@ -620,13 +620,13 @@ def with_gzip_header(data, name=b"", comment=b"", extra=b""):
 
 
 def test_a_gzip_header_may_be_long(plain, expected, tmp_path):
-    """Byte by byte, as Python's own gzip reads it, this takes a minute."""
+    """Byte by byte, as Python's own gzip reads it, this takes 18 seconds."""
     path = tmp_path / "it"
-    fields = {"name": b"n" * 10**8, "comment": b"c" * 1000, "extra": b"e" * 65_535}
+    fields = {"name": b"n" * 3 * 10**7, "comment": b"c" * 1000, "extra": b"e" * 65_535}
     path.write_bytes(with_gzip_header(plain.read_bytes(), **fields))
     before = time.process_time()
     assert read(path) == expected
-    assert time.process_time() - before < 20
+    assert time.process_time() - before < 5
 
 
 def test_gzip_members_may_be_many_and_zeros_may_follow(plain, expected, tmp_path):

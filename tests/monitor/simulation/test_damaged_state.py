@@ -206,6 +206,7 @@ def test_pages_that_lead_to_one_page_by_too_many_ways_are_refused_at_once(path: 
     assert "is damaged (" in refusal(path)
 
 
+@pytest.mark.thorough
 def test_a_chain_of_pages_as_long_as_a_file_may_be_does_not_end_the_program(path: Path, whole: Files) -> None:
     whole.at(path)
     path.write_bytes(_tree(60_000, lambda number: (number + 1,), whole.contents[""]))
