@@ -116,8 +116,8 @@ class _Apt:
             "Dir::State::Lists": folder / "lists",
             "Dir::State::Status": folder / "status",
             "Dir::Cache::Archives": folder / "archives",
-            "Dir::Cache::PkgCache": "",
-            "Dir::Cache::SrcPkgCache": "",
+            "Dir::Cache::PkgCache": folder / "pkgcache.bin",
+            "Dir::Cache::SrcPkgCache": folder / "srcpkgcache.bin",
             "APT::Sandbox::User": "root",  # nobody else may enter the folder
             "APT::Default-Release": self._suite,
         }
