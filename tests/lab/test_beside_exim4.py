@@ -25,7 +25,7 @@ def test_nothing_that_was_on_the_machine_is_changed() -> None:
         ensure()
     except LabUnavailableError as reason:
         pytest.skip(str(reason))
-    command = [sys.executable, FRESH, release(), "tests/lab/beside_exim4.sh"]
+    command = [sys.executable, str(FRESH), release(), "tests/lab/beside_exim4.sh"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode == _CANNOT_BEGIN:
         pytest.skip(done.stdout.strip().rpartition("\n")[2])
