@@ -19,7 +19,6 @@ _CANNOT_BEGIN: Final = 2
 @pytest.mark.live
 @pytest.mark.thorough
 @pytest.mark.skipif(os.geteuid() != 0, reason="a root of its own, with namespaces in it, needs root")
-@pytest.mark.skipif(not FRESH.exists(), reason="needs scripts/fresh.py")
 def test_nothing_that_was_on_the_machine_is_changed() -> None:
     try:
         ensure()
