@@ -149,8 +149,8 @@ def apt_of_its_own(folder: Path, mirrors: Mapping[str, str]) -> list[str]:
         "Dir::State::Lists": folder / "lists",
         "Dir::State::Status": folder / "status",
         "Dir::Cache::Archives": folder / "archives",
-        "Dir::Cache::PkgCache": "",
-        "Dir::Cache::SrcPkgCache": "",
+        "Dir::Cache::PkgCache": folder / "pkgcache.bin",
+        "Dir::Cache::SrcPkgCache": folder / "srcpkgcache.bin",
         "APT::Sandbox::User": "root",  # nobody else may enter the folder
     }
     return [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
