@@ -232,7 +232,7 @@ def fresh_root(release: str, *, keep: bool) -> Iterator[Root]:
         step(f"a root of {release}", lambda: unpack(release, path))
         environment, shown = copy_settings(release, path)
         root = Root(path, environment, shown)
-        step("apt-get update", lambda: root.run("apt-get", "-qq", "update", folder="/"))
+        step("apt-get update, and upgrade", lambda: bring_up_to_date(root))
         step("git clone", lambda: clone(root))
         yield root
     finally:
@@ -240,6 +240,13 @@ def fresh_root(release: str, *, keep: bool) -> Iterator[Root]:
             print(f"make fresh: the root is {path}; remove it when you have seen enough")
         else:
             remove(path)
+
+
+def bring_up_to_date(root: Root) -> None:
+    """As an installed machine is. debootstrap knows no security updates."""
+    root.run("apt-get", "-qq", "update", folder="/")
+    upgrade = ("apt-get", "-qq", "--yes", "-o", "Dpkg::Use-Pty=0", "upgrade")
+    root.run("env", "DEBIAN_FRONTEND=noninteractive", *upgrade, folder="/")
 
 
 def unpack(release: str, path: Path) -> None:

@@ -19,7 +19,8 @@ _MESSAGE: Final = re.compile(
 _SNI: Final = re.compile(r' SNI="?(?P<sni>[^" ]+)')
 _REFUSED: Final = re.compile(rf"{_ENDS} .*?(?P<temporary>temporarily )?rejected RCPT <(?P<to>[^>]*)>")
 _TLS_ERROR: Final = re.compile(rf"TLS error on connection from .*?{_ENDS}")
-_ENDED: Final = re.compile(rf"SMTP connection from .*?{_ENDS} (?P<how>closed by QUIT|lost|closed)")
+# From Exim 4.98 on, with how long it was.
+_ENDED: Final = re.compile(rf"SMTP connection from .*?{_ENDS} (?:D=\S+ )?(?P<how>closed by QUIT|lost|closed)")
 
 # How OpenSSL calls what GnuTLS describes; only TLS 1.3 ciphers can be told from it alone.
 _CIPHERS: Final = {

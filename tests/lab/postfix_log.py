@@ -26,7 +26,10 @@ _TLS: Final = re.compile(
 _TLS_FAILED: Final = re.compile(rf"^SSL_accept error from {_PEER}")
 _QUEUED: Final = re.compile(rf"^(?P<queue>\w+): client={_PEER}")
 _REFUSED: Final = re.compile(rf"^\w+: reject: RCPT from {_PEER}: (?P<code>\d{{3}}) .* to=<(?P<to>[^>]*)>")
-_BROKEN: Final = re.compile(rf"^(?P<how>lost connection|timeout|too many errors) after .* from {_PEER}$")
+# From Postfix 3.10 on, the queue's name is before it.
+_BROKEN: Final = re.compile(
+    rf"^(?:\w+: )?(?P<how>lost connection|timeout|too many errors) after .* from {_PEER}$"
+)
 _ENDED: Final = re.compile(rf"^disconnect from {_PEER}(?P<counts>(?: \S+=\S+)*)$")
 _SENDER: Final = re.compile(r"^(?P<queue>\w+): from=<(?P<address>[^>]*)>, size=")
 _RECIPIENT: Final = re.compile(
