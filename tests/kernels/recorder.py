@@ -1,13 +1,13 @@
-"""Has the project's own loader compile everything that it may be asked for, and writes down what it would
-load.
+"""Lets the project's own loader compile everything that it may be asked for, and writes the programs down.
 
     python -m tests.kernels.recorder FOLDER [TRACEPOINTS]
 
-The loader gets a bcc that compiles, and then notes instructions and maps where the real one would load
-them. So the sources, constants, programs and maps are those that `watch` and `doctor` have, and no list of
-them is kept here. Started without CAP_PERFMON it records what the loader does then. TRACEPOINTS: a folder
-with the description of the TLS tap's tracepoint, a file for each other kernel; without it the tap is left
-out. FOLDER/index.json says what is what."""
+The loader gets a bcc that compiles, and that writes programs and maps down instead of loading them. So
+sources, constants, programs and maps are those of `watch` and `doctor`, and there is no second list of them
+here. Without CAP_PERFMON the loader chooses as it does without it anywhere. TRACEPOINTS is a folder with
+one file for each other kernel: its description of the TLS tap's tracepoint. Without it the tap is left out.
+FOLDER/index.json says which recording is which.
+"""
 
 import ctypes
 import json

@@ -1,5 +1,4 @@
-"""The work itself on a kernel: boots it with `tests.kernels.guest`, and says what of its account is a
-fault."""
+"""The work itself on one kernel: boots it with guest.py inside, and judges what that reports."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
