@@ -1,16 +1,15 @@
 """The BPF programs on the kernels that people have: `python -m tests.kernels [--all]`, as root.
 
-Debian's kernels run in QEMU, without a network; this machine's own takes part in what needs no virtual
-machine.
+Debian's kernels run in QEMU, without a network. This machine's own is tried without a virtual machine.
 
-    verifier   every program on every kernel, with and without CAP_PERFMON: is it loaded, and how far from the
-               verifier's limit?
-    work       on Debian 12's kernel, with --all on all of them: real mail servers and clients, `watch`
-    beside them,
-               and its records held against what clients and servers say
+    verifier   every program on every kernel, with and without CAP_PERFMON: does the kernel load it, and how
+               far from its limit?
+    work       real mail servers and clients with `watch` beside them, and its records against what clients
+               and servers say: on Debian 12's kernel, with --all on all of them
 
-With --all, bcc compiles in the machine, as it does on a host; without, what it compiled here is loaded
-there. --all writes its tables into docs/kernels.md."""
+With --all, bcc compiles inside the virtual machine. Without, programs that it compiled here are loaded there.
+When everything passes, --all writes its tables into docs/kernels.md.
+"""
 
 import argparse
 import os

@@ -1,7 +1,8 @@
 """An initramfs: the whole root of a virtual machine in one file, in cpio's "newc" format.
 
-Written from the files where they lie, so nothing is copied twice, and nothing on this machine changes. The
-format is documented in the kernel's Documentation/driver-api/early-userspace/buffer-format.rst."""
+It is written straight from this machine's files, so nothing is copied twice and nothing here changes. The
+kernel's Documentation/driver-api/early-userspace/buffer-format.rst describes the format.
+"""
 
 import os
 import stat

@@ -1,7 +1,8 @@
-"""Debian's kernels, fetched from its releases into a cache: nothing is installed.
+"""Debian's kernels, fetched from its releases into the lab's cache. Nothing is installed.
 
-apt gets folders of its own for everything, so that neither this machine's lists nor its packages know of
-it. A kernel comes into the cache by one renaming, when it is whole."""
+apt keeps everything in a folder of its own, so this machine's package lists stay as they are. A kernel
+appears in the cache by one renaming, when it is whole.
+"""
 
 import lzma
 import os

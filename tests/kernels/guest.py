@@ -1,9 +1,9 @@
 """The work itself, inside the virtual machine: `python -m tests.kernels.guest RESULTS`.
 
-Real servers and clients, and `watch` with its eBPF filter and its TLS tap beside them. What it finds is
-written to RESULTS, one JSON object a line; the other side decides what of it is a fault. What a record says
-is held against what the client did and was answered, and against what the server logged, by the lab's own
-comparison."""
+Real servers and clients run here, and `watch` with its eBPF filter and its TLS tap. The lab's comparison
+holds each record against what the client did and was answered, and against the server's log. The findings
+go to RESULTS, one JSON object a line; work.py decides which of them are faults.
+"""
 
 import json
 import os
@@ -71,6 +71,7 @@ class Report:
 
 def main() -> int:
     report = Report(Path(sys.argv[1]))
+    MailServer.start_seconds = 2 * _PATIENCE_SECONDS
     raw_client._TIMEOUT_SECONDS = smtplib_client._TIMEOUT_SECONDS = _PATIENCE_SECONDS  # type: ignore[misc]
     try:
         _work(report)

@@ -1,9 +1,9 @@
-"""A virtual machine that boots one kernel with one initramfs, says what it has to say, and is gone.
+"""A virtual machine that boots one kernel with one initramfs, reports, and switches itself off.
 
-QEMU translates its instructions (TCG): where this machine is a virtual one itself, KVM may be there and
-hang. The machine has no network at all, no disk, and no other way out than two serial lines: the console,
-and the results, one JSON object a line. `mitigations=off` is nowhere here: the verifier follows speculation
-only where it is held off."""
+QEMU translates its instructions (TCG): on a machine that is virtual itself, KVM may be there and hang. The
+machine has no network and no disk. It has two serial lines: the console, and the results as one JSON object a
+line. Never boot it with mitigations=off: then the verifier does not follow speculation, and accepts more.
+"""
 
 import json
 import re

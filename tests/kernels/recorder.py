@@ -1,17 +1,19 @@
-"""Has the project's own loader compile everything that it may be asked for, and writes down what it would
-load.
+"""Lets the project's own loader compile everything that it may be asked for, and writes the programs down.
 
     python -m tests.kernels.recorder FOLDER [TRACEPOINTS]
 
-The loader gets a bcc that compiles, and then notes instructions and maps where the real one would load
-them. So the sources, constants, programs and maps are those that `watch` and `doctor` have, and no list of
-them is kept here. Started without CAP_PERFMON it records what the loader does then. TRACEPOINTS: a folder
-with the description of the TLS tap's tracepoint, a file for each other kernel; without it the tap is left
-out. FOLDER/index.json says what is what."""
+The loader gets a bcc that compiles, and that writes programs and maps down instead of loading them. So
+sources, constants, programs and maps are those of `watch` and `doctor`, and there is no second list of them
+here. Without CAP_PERFMON the loader chooses as it does without it anywhere. TRACEPOINTS is a folder with
+one file for each other kernel: its description of the TLS tap's tracepoint. Without it the tap is left out.
+FOLDER/index.json says which recording is which.
+"""
 
 import ctypes
 import json
+import os
 import platform
+import socket
 import struct
 import sys
 import types
@@ -21,18 +23,22 @@ from typing import Any, Final
 from unittest.mock import patch
 
 import bcc
+import msgspec
 
 from probes.ebpf import loader
 from probes.ebpf import program as filter_program
-from probes.ebpf.loading import Build
+from probes.ebpf.loading import Answer, Build
 from probes.ebpf.probe import RING_BYTES
 from probes.tls_tap import program as tap_program
 from probes.tls_tap.tracing import Tracepoint, this_machine, tracepoint
-from tests.kernels.recording import DOCTOR, FULL, INDEX, PLAIN, TAP, Code, MapLayout, Recording, key
+from tests.kernels.recording import FULL, INDEX, PLAIN, TAP, Code, MapLayout, Recording, key
 
 PORTS: Final = frozenset({25, 465, 587})
 _LOAD_64: Final = 0x18  # linux/bpf.h: BPF_LD | BPF_DW | BPF_IMM, two instructions long
 _PSEUDO_MAP: Final = 1
+_LIBBPF: Final = "libbpf.so.1"
+_ANSWER_BYTES: Final = 65_536
+_MOST_DESCRIPTORS: Final = 64
 _INSTRUCTION: Final = struct.Struct("<BBhi")
 
 
@@ -53,7 +59,9 @@ class _Table:
 
 
 class _NotLoaded:
-    fd = -1
+    """In place of a program. The loader hands descriptors over, so there has to be one."""
+
+    fd = os.open(os.devnull, os.O_RDONLY)
 
 
 class _Recorder:
@@ -68,7 +76,7 @@ class _Recorder:
     def __init__(self, text: bytes, cflags: list[str]) -> None:
         self._key = key(text, cflags)
         self._bpf = bcc.BPF(text=text, cflags=cflags)
-        self._libbpf = ctypes.CDLL(filter_program.LIBBPF)
+        self._libbpf = ctypes.CDLL(_LIBBPF)
         self._numbers: dict[int, int] = {}
         self._recording = Recording()
         self.made.append(self._key)
@@ -133,7 +141,6 @@ def builds(tracepoints: Path | None) -> dict[str, Build]:
     made = {
         FULL: asked_for(lambda: filter_program.Program(PORTS, RING_BYTES)),
         PLAIN: asked_for(lambda: filter_program.Program(PORTS, RING_BYTES, appetite=False)),
-        DOCTOR: asked_for(filter_program.why_unavailable),
     }
     if tracepoints is not None:
         where = {file.name: Tracepoint.described("0", file.read_text()) for file in tracepoints.iterdir()}
@@ -141,6 +148,22 @@ def builds(tracepoints: Path | None) -> dict[str, Build]:
         for kernel, received in where.items():
             made[f"{TAP}{kernel}"] = tap_program.build(PORTS, this_machine(), received)
     return made
+
+
+def _load(build: Build) -> None:
+    """As `probes.ebpf.loading.load` has it done, but in this process."""
+    here, there = socket.socketpair()
+    with (
+        here,
+        patch.object(sys, "argv", ["loader", str(there.detach()), msgspec.json.encode(build).decode()]),
+    ):
+        loader.main()
+        answer, descriptors, _, _ = socket.recv_fds(here, _ANSWER_BYTES, _MOST_DESCRIPTORS)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    said = msgspec.json.decode(answer, type=Answer)
+    if said.message:
+        raise SystemExit(f"{build.what}: {said.message}; {said.remedy}")
 
 
 def main() -> int:
@@ -152,7 +175,7 @@ def main() -> int:
     index: dict[str, list[str]] = {}
     for name, build in builds(more[0] if more else None).items():
         _Recorder.made = index[name] = []
-        loader._load(build)
+        _load(build)
     (folder / INDEX).write_text(json.dumps(index, indent=1))
     return 0
 

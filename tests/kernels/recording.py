@@ -7,7 +7,7 @@ from typing import Final, Self
 import msgspec
 
 INDEX: Final = "index.json"
-FULL, PLAIN, DOCTOR, TAP = "full", "plain", "doctor", "TLS tap "
+FULL, PLAIN, TAP = "full", "plain", "TLS tap "
 """What is recorded; behind the last one stands for which kernel."""
 
 

@@ -1,9 +1,8 @@
-"""The root of a virtual machine in which the program, mail servers and clients run: made of this machine's
-files.
+"""The root of a virtual machine in which the program, mail servers and clients run: this machine's files.
 
-Everything is where it is here, so that the virtual environment and the lab find it. What belongs to a
-Python package, a Debian package or a program is asked of those that know; only what nobody can tell is
-listed."""
+Each file has the path that it has here, so the virtual environment and the lab find it. Python's packages say
+which files are theirs, and the dynamic linker which libraries a program needs. Only the rest is listed here.
+"""
 
 import re
 import subprocess
@@ -39,52 +38,17 @@ _LOADED_BY_NAME: Final = ("libbpf.so.1", "libseccomp.so.2", "libgcc_s.so.1", "li
 _BCC: Final = "libbcc.so.0"
 _ETC: Final = (
     *("passwd", "group", "nsswitch.conf", "services", "protocols", "hosts", "ld.so.cache", "localtime"),
-    "gnutls",
+    *("gnutls", "os-release"),
 )
 _FOLDERS: Final = (
-    "dev",
-    "proc",
-    "sys",
-    "run",
-    "root",
-    "var/lib",
-    "var/spool",
-    "var/log",
-    "usr/bin",
-    "usr/sbin",
+    *("dev", "proc", "sys", "run", "root"),
+    *("var/lib", "var/spool", "var/log", "usr/bin", "usr/sbin"),
 )
 _APPLETS: Final = (
-    *(
-        "cat",
-        "chmod",
-        "chown",
-        "chroot",
-        "cp",
-        "dmesg",
-        "echo",
-        "env",
-        "grep",
-        "hostname",
-        "insmod",
-        "kill",
-        "ls",
-    ),
-    *(
-        "mkdir",
-        "mount",
-        "mv",
-        "poweroff",
-        "ps",
-        "rm",
-        "sed",
-        "sleep",
-        "stty",
-        "sync",
-        "tail",
-        "umount",
-        "uname",
-    ),
+    *("cat", "chmod", "chroot", "echo", "env", "grep", "hostname", "insmod", "kill", "ls", "mkdir", "mount"),
+    *("poweroff", "ps", "rm", "sed", "sleep", "stty", "tail", "umount", "uname"),
 )
+"""Of busybox."""
 _SERVERS: Final = {
     POSTFIX_ROOT: ("usr/lib/postfix/**/*", "usr/sbin/post*", "usr/sbin/smtp-source"),
     SERVERS_ROOT: ("usr/sbin/exim4",),

@@ -1,7 +1,6 @@
-"""What each kernel's verifier says of every program: whether it loads it, and how many instructions it
-walks for that.
+"""What each kernel's verifier says of every program: whether it loads, and how many instructions were walked.
 
-A kernel other than this machine's boots with nothing but busybox and `try_programs`, which takes seconds.
+Each of Debian's kernels boots with nothing but busybox and `try_programs`, which takes seconds.
 """
 
 import os

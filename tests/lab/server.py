@@ -26,6 +26,8 @@ class MailServer(ABC):
     name: str
     log: Path
     listeners: frozenset[Endpoint]
+    start_seconds = 15.0
+    """How long it may take, on a busy machine."""
 
     def __init__(self, namespace: Namespace, folder: Path) -> None:
         self.namespace = namespace
@@ -49,7 +51,7 @@ class MailServer(ABC):
         self._process = self._launch()
         running.append(self)
         try:
-            self.namespace.await_listeners(self.listeners)
+            self.namespace.await_listeners(self.listeners, timeout_seconds=self.start_seconds)
         except TimeoutError as error:
             raise self._failed(str(error)) from error
         if self._process.poll() is not None:

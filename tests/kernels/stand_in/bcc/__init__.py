@@ -1,8 +1,8 @@
-"""Stands in for bcc in a virtual machine without a compiler: loads what tests.kernels.recorder had the real
-bcc compile.
+"""Stands in for bcc in a virtual machine without a compiler: loads what the real bcc compiled elsewhere.
 
-Programs, maps, and how they are handed over are the same; what is not tried this way is bcc itself on that
-kernel. `make kernels ALL=1` does that."""
+tests.kernels.recorder wrote it down. The programs, the maps and their loading are real. bcc itself is not
+tried on that kernel; `make kernels ALL=1` does that.
+"""
 
 import ctypes
 import os
