@@ -61,6 +61,17 @@ class Restart(StrEnum):
     """It did not answer."""
 
 
+class FilterVariant(StrEnum):
+    """Which filter of the eBPF probe's is in the kernel: the label of smtp_monitor_ebpf_filter."""
+
+    FULL = "full"
+    """Hands up only what somebody needs."""
+    PLAIN = "plain"
+    """Hands up all TCP of the watched ports, as the kernel's verifier rejects the full one."""
+    PLAIN_WITHOUT_PERFMON = "plain_without_perfmon"
+    """The same, as CAP_PERFMON is missing, without which the kernel takes no full one."""
+
+
 @dataclass(slots=True)
 class PacketCounts:
     """Plain integers, written by the probe, read at a scrape."""
@@ -107,6 +118,10 @@ class Probe(Protocol):
     @property
     def sieve(self) -> Sieve | None:
         """Of a probe that leaves out what nobody needs; None where it hands up everything."""
+
+    @property
+    def filter_variant(self) -> FilterVariant | None:
+        """None where there is no eBPF filter."""
 
     def batches(self) -> Iterator[Sequence[Segment]]:
         """Yields segments in capture order, in batches.

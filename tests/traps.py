@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from probes.ebpf.program import why_unavailable
+from probes.ebpf.program import tried
 
 
 def imported_by(said: str) -> set[str]:
@@ -32,7 +32,7 @@ def imported_by_loader() -> set[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subprocess, "run", run_and_listen)
-        why_unavailable()
+        tried()
     names = imported_by(said[0])
     assert {"probes", "msgspec", "socket", "ctypes", "encodings"} <= names
     return names

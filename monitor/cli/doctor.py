@@ -27,8 +27,8 @@ from monitor.cli.tapping import why_unavailable as tap_unavailable
 from monitor.cli.users import NOBODY, USER, CannotBecomeError, current, to_become
 from monitor.rights import ROOT
 from probes import isolation
-from probes.ebpf.program import why_unavailable as ebpf_unavailable
-from probes.probe import ProbeUnavailable
+from probes.ebpf.program import tried as tried_filter
+from probes.probe import FilterVariant, ProbeUnavailable
 from probes.tls_tap.elf import NoUsableElfError
 from probes.tls_tap.hooks import Kind
 from probes.tls_tap.libraries import tls_functions
@@ -120,10 +120,18 @@ def _program() -> Finding:
 
 def _ebpf() -> Finding:
     what = "live capture, eBPF"
-    reason = ebpf_unavailable()
-    if reason is None:
-        return Finding(State.FINE, what, "the filter loads into the kernel")
-    return Finding(State.MISSING, what, *_split(reason))
+    try:
+        variant, why_not_full = tried_filter()
+    except ProbeUnavailable as reason:
+        return Finding(State.MISSING, what, *_split(reason))
+    said = f"the {variant} filter loads, and attaches to a packet socket"
+    if not why_not_full:
+        return Finding(State.FINE, what, said)
+    costs = "it hands up what nobody needs as well, and costs more"
+    remedy = None
+    if variant is FilterVariant.PLAIN_WITHOUT_PERFMON:
+        remedy = "run it as root, or grant CAP_PERFMON (systemd: AmbientCapabilities=)"
+    return Finding(State.FINE, what, f"{said}; not the full one ({why_not_full}): {costs}", remedy)
 
 
 def _split(reason: ProbeUnavailable) -> tuple[str, str]:

@@ -16,6 +16,11 @@ PYSHARK: Final = "pyshark"
 
 _LOG: Final = logging.getLogger(__name__)
 
+PLAIN_FILTER: Final = (
+    "capturing with the %s eBPF filter, which hands up what nobody needs as well, and costs more: %s"
+)
+"""Which filter, and why not the full one."""
+
 # Probes are imported where they are wanted: the others' libraries may not be there, and take time to load.
 
 
@@ -58,7 +63,10 @@ def open_live_probe(name: str, interfaces: Sequence[str], ports: frozenset[int],
     from probes.ebpf.probe import EbpfProbe  # noqa: PLC0415
 
     try:
-        return _without_privileges(EbpfProbe(interfaces, ports), give_up)
+        ebpf = EbpfProbe(interfaces, ports)
+        if ebpf.why_not_full:
+            _LOG.warning(PLAIN_FILTER, ebpf.filter_variant, ebpf.why_not_full)
+        return _without_privileges(ebpf, give_up)
     except ProbeUnavailable as reason:
         if name != AUTO:
             raise

@@ -270,6 +270,8 @@ class Watching:
 
     def _give_up(self, needs: Needs) -> None:
         self._opener.seal()
+        if self._tap is not None:
+            needs = needs._replace(capabilities=needs.capabilities | self._tap.needs.capabilities)
         self._standing = give_up(self._user, needs)
 
     def _open_records(self, path: str, opener: Opener) -> RecordsWriter:

@@ -42,7 +42,7 @@ from monitor.metrics.lag import Lag
 from monitor.metrics.tally import Tally
 from monitor.peers import After, GivenUp, Peers, Return, Returns
 from monitor.simulation.tallies import RETRY_DELAY_BUCKETS_SECONDS, Greylister
-from probes.probe import DropSite, Probe, Restart, Verdict
+from probes.probe import DropSite, FilterVariant, Probe, Restart, Verdict
 
 if TYPE_CHECKING:  # SQLite is loaded where somebody simulates
     from monitor.simulation.simulation import Simulation
@@ -150,6 +150,10 @@ class MonitorCollector(Collector):
         interfaces = self._probe.interfaces_up()
         yield self._family(
             families.CAPTURE_UP, {(name, self._probe.name): int(is_up) for name, is_up in interfaces.items()}
+        )
+        variant = self._probe.filter_variant
+        yield self._family(
+            families.EBPF_FILTER, {(each.value,): int(each is variant) for each in FilterVariant}
         )
         yield self._family(
             families.CONFINED, {(by.value,): int(is_so) for by, is_so in self._confinement.items()}

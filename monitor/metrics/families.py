@@ -34,7 +34,7 @@ from monitor.sessions.record import (
     TransactionOutcome,
 )
 from monitor.simulation.tallies import DECISIONS, FATES, Decision, Fate, Greylister
-from probes.probe import DropSite, Restart, Verdict
+from probes.probe import DropSite, FilterVariant, Restart, Verdict
 
 
 class Kind(StrEnum):
@@ -337,6 +337,12 @@ RECORDS: Final = Family(
     "Session records, by whether they could be written. Zero where no records were asked for.",
     (_label("result", RecordResult),),
 )
+EBPF_FILTER: Final = Family(
+    "smtp_monitor_ebpf_filter",
+    Kind.GAUGE,
+    "Which filter the eBPF probe has in the kernel (1); 0 for the others, and for all with another probe.",
+    (_label("variant", FilterVariant),),
+)
 CAPTURE_UP: Final = Family(
     "smtp_monitor_capture_up",
     Kind.GAUGE,
@@ -417,6 +423,7 @@ FAMILIES: Final = (
     TSHARK_RESTARTS,
     SESSIONS_INCOMPLETE,
     RECORDS,
+    EBPF_FILTER,
     CAPTURE_UP,
     CONFINED,
     VERDICT_MISMATCHES,

@@ -15,7 +15,7 @@
  *   itself takes off the link header, whatever the link: packets of Ethernet, tun and WireGuard all start at their IP
  *   header, and skb->protocol says which. It answers 0 always: nothing is ever queued to the socket.
  * Kernel: 5.8, for the BPF ring buffer, bpf_ktime_get_boot_ns and CAP_BPF (bounded loops are of 5.3). Loads on Debian's
- *   5.10, 6.1 and 6.12. CAP_BPF and CAP_NET_RAW are enough, with APPETITE 0.
+ *   5.10, 6.1 and 6.12. CAP_BPF and CAP_NET_RAW are enough for APPETITE 0.
  * Way up: one record of the ring buffer per segment. The verifier wants the size of a record to be a constant, hence a
  *   few sizes; bytes behind `captured` are rubbish. The copy goes from the packet into the ring directly: a per-CPU
  *   scratch area would copy twice, and can't hold 64 kB.

@@ -9,10 +9,9 @@ It answers on the descriptor SOCKET with one message of JSON, and the descriptor
 """
 
 import os
-import platform
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from ctypes import c_int, c_ulonglong
 from pathlib import Path
@@ -23,6 +22,7 @@ import msgspec
 
 from probes.capabilities import Capability, in_effect
 from probes.ebpf.loading import Answer, Build, ProgramKind
+from probes.ebpf.refusal import RejectedError, first_error, why_refused
 from probes.probe import ProbeUnavailable
 
 KERNEL_SOURCE: Final = Path(__file__).parent / "kernel_source"
@@ -34,36 +34,58 @@ def main() -> None:
     answer_to, build = sys.argv[1], msgspec.json.decode(sys.argv[2], type=Build)
     with socket.socket(fileno=int(answer_to)) as parent:
         try:
-            descriptors = _load(build)
+            answer, descriptors = _load_best(build)
         except ProbeUnavailable as reason:
             said = Answer(str(reason).removesuffix(f"; {reason.remedy}"), reason.remedy)
             parent.sendall(msgspec.json.encode(said))
         else:
-            socket.send_fds(parent, [msgspec.json.encode(Answer())], descriptors)
+            socket.send_fds(parent, [msgspec.json.encode(answer)], descriptors)
 
 
-def _load(build: Build) -> list[int]:
-    """Descriptors of the programs and of the maps. Raises ProbeUnavailable."""
+def _load_best(build: Build) -> tuple[Answer, list[int]]:
+    """The first variant that this process may load, and that the verifier takes. Any other refusal would be
+    the same for all of them. Raises ProbeUnavailable."""
     bcc = _import_bcc(build)
     held = in_effect()
     _check(held, build)
-    constants = build.constants
-    if not held & {Capability.PERFMON, Capability.SYS_ADMIN}:
-        # Without it the kernel lets no program walk through a packet's bytes: against speculative reading.
-        constants |= build.constants_without_perfmon
+    why_not: list[str] = []
+    rejected: dict[tuple[tuple[str, int], ...], RejectedError] = {}
+    for variant in build.variants:
+        if missing := _missing(held, variant.capabilities):
+            why_not.append(f"{' and '.join(missing)} missing")
+            continue
+        constants = tuple(variant.constants.items())
+        if constants in rejected:
+            continue
+        try:
+            descriptors = _load(bcc, build, build.constants | variant.constants)
+        except RejectedError as reason:
+            rejected[constants] = reason
+            why_not.append(f"the kernel's verifier rejects it: {reason}")
+        else:
+            return Answer(variant=variant.name, why_not_better=why_not[0] if why_not else ""), descriptors
+    last = list(rejected.values())[-1]
+    raise last.unavailable(build)
+
+
+def _load(bcc: ModuleType, build: Build, constants: dict[str, int]) -> list[int]:
+    """Descriptors of the programs and of the maps. Raises ProbeUnavailable, RejectedError."""
     kinds = {
         ProgramKind.SOCKET_FILTER: bcc.BPF.SOCKET_FILTER,
         ProgramKind.PROBE: bcc.BPF.KPROBE,
         ProgramKind.TRACEPOINT: bcc.BPF.TRACEPOINT,
     }
     programs: dict[str, int] = {}
+    bpf = None
     with _standard_error_kept() as said:
-        bpf = _compile(bcc, build, said)
         try:
+            bpf = _compile(bcc, build, constants)
             for name, kind in build.programs.items():
                 programs[name] = bpf.load_func(name.encode(), kinds[kind]).fd
         except Exception as error:  # bcc raises no other class
-            raise _refused(said(), str(error), build) from None
+            if bpf is not None:
+                bpf.cleanup()  # its maps, before another variant's are made
+            raise why_refused(said(), str(error), build) from None
     watched = bpf[b"watched_ports"]
     for word in {port // 64 for port in build.ports}:
         bits = sum(1 << port % 64 for port in build.ports if port // 64 == word)
@@ -79,7 +101,7 @@ def _import_bcc(build: Build) -> ModuleType:
         import bcc  # noqa: PLC0415  only who captures live needs it
     except (ImportError, OSError) as error:
         raise ProbeUnavailable(
-            f"the {build.whose} needs bcc, and Python can't import it ({_first_line(str(error))})",
+            f"the {build.whose} needs bcc, and Python can't import it ({first_error(str(error))})",
             "run `apt-get install python3-bpfcc` and use a virtual environment made by "
             f"`/usr/bin/python3 -m venv --system-site-packages`, {build.instead}",
         ) from None
@@ -93,48 +115,35 @@ def _import_bcc(build: Build) -> ModuleType:
 
 def _check(held: frozenset[int], build: Build) -> None:
     """Raises ProbeUnavailable where capabilities are missing."""
-    everything = Capability.SYS_ADMIN in held
-    missing = [
-        f"CAP_{Capability(number).name}"
-        for number in build.capabilities
-        if number not in held and not (everything and number in _IN_SYS_ADMIN)
-    ]
-    if missing:
-        wanted = " and ".join(f"CAP_{Capability(number).name}" for number in build.capabilities)
+    if missing := _missing(held, build.capabilities):
+        wanted = " and ".join(map(_capability, build.capabilities))
         raise ProbeUnavailable(
             f"no privilege {build.purpose}: {' and '.join(missing)} missing",
             f"run it as root, or grant {wanted} (systemd: AmbientCapabilities=)",
         )
 
 
-def _compile(bcc: ModuleType, build: Build, said: Callable[[], str]) -> Any:
+def _missing(held: frozenset[int], wanted: Iterable[int]) -> list[str]:
+    """The names of those that are not held."""
+    everything = Capability.SYS_ADMIN in held
+    return [
+        _capability(number)
+        for number in wanted
+        if number not in held and not (everything and number in _IN_SYS_ADMIN)
+    ]
+
+
+def _capability(number: int) -> str:
+    return f"CAP_{Capability(number).name}"
+
+
+def _compile(bcc: ModuleType, build: Build, constants: dict[str, int]) -> Any:
+    """With the maps, which bcc makes at once."""
     os.environ["BCC_KERNEL_SOURCE"] = str(KERNEL_SOURCE)
     # One text: bcc understands its maps only in the main file.
     text = "".join(f'#line 1 "{Path(source).name}"\n{Path(source).read_text()}' for source in build.sources)
-    cflags = [f"-D{name}={value}" for name, value in build.constants.items()]
-    try:
-        return bcc.BPF(text=text.encode(), cflags=cflags)
-    except Exception as error:  # bcc raises no other class
-        raise _refused(said(), str(error), build) from None
-
-
-def _refused(said: str, error: str, build: Build) -> ProbeUnavailable:
-    """Tells a kernel that forbids from a kernel or compiler that can't."""
-    if "Operation not permitted" in said or "super-user privileges" in error:
-        return ProbeUnavailable(
-            "the kernel forbids BPF here (a container, seccomp, a limit on locked memory or lockdown)",
-            f"run it on the host or with CAP_BPF in the first user namespace, {build.instead}",
-        )
-    return ProbeUnavailable(
-        f"the {build.what} can't be loaded: {_first_line(said) or _first_line(error)}",
-        f"it needs Linux 5.8 or newer with BPF (here: {platform.release()}), {build.instead}",
-    )
-
-
-def _first_line(text: str) -> str:
-    """The first line that names an error, or else the first of all."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return next((line for line in lines if "error" in line.lower()), lines[0] if lines else "")
+    cflags = [f"-D{name}={value}" for name, value in constants.items()]
+    return bcc.BPF(text=text.encode(), cflags=cflags)
 
 
 @contextmanager

@@ -3,13 +3,15 @@
 import socket
 import subprocess
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
 from probes import isolation
 from probes.probe import ProbeUnavailable
+
+LIBBPF: Final = "libbpf.so.1"  # bcc's library brings it
 
 _ANSWER_BYTES: Final = 65_536
 
@@ -23,6 +25,16 @@ class ProgramKind(StrEnum):
     TRACEPOINT = "tracepoint"
 
 
+class Variant(Struct, frozen=True):
+    """One of several programs for the same: the first that the kernel takes is loaded."""
+
+    name: str
+    constants: dict[str, int]
+    """For the compiler, beside the build's."""
+    capabilities: tuple[int, ...] = ()
+    """Without which it is not tried."""
+
+
 class Build(Struct, kw_only=True):
     """What `probes.ebpf.loader` compiles and loads."""
 
@@ -30,8 +42,8 @@ class Build(Struct, kw_only=True):
     """Paths of C files, which are compiled as one text in this order."""
     constants: dict[str, int]
     """For the compiler."""
-    constants_without_perfmon: dict[str, int] = {}
-    """What they are instead where CAP_PERFMON is missing."""
+    variants: tuple[Variant, ...] = (Variant("", {}),)
+    """The best first."""
     ports: list[int]
     """Those which are watched: the map `watched_ports` has them."""
     programs: dict[str, ProgramKind]
@@ -49,14 +61,26 @@ class Build(Struct, kw_only=True):
 
 
 class Answer(Struct):
-    """Of the loader: empty where it succeeded."""
+    """Of the loader."""
 
     message: str = ""
     remedy: str = ""
+    """Both empty where it succeeded."""
+    variant: str = ""
+    why_not_better: str = ""
 
 
-def load(build: Build) -> tuple[dict[str, int], dict[str, int]]:
-    """Descriptors of the programs and of the maps, by their names. Raises ProbeUnavailable."""
+class Loaded(NamedTuple):
+    programs: dict[str, int]
+    """Their descriptors, by name."""
+    maps: dict[str, int]
+    variant: str
+    why_not_better: str
+    """Why the first variant was not loaded; empty where it was."""
+
+
+def load(build: Build) -> Loaded:
+    """Raises ProbeUnavailable."""
     names = [*build.programs, *build.maps]
     here, there = socket.socketpair()
     with here, there:
@@ -72,8 +96,14 @@ def load(build: Build) -> tuple[dict[str, int], dict[str, int]]:
         there.close()
         answer, descriptors, _, _ = socket.recv_fds(here, _ANSWER_BYTES, len(names))
     if len(descriptors) == len(names):
+        said = msgspec.json.decode(answer, type=Answer)
         found = dict(zip(names, descriptors, strict=True))
-        return {name: found[name] for name in build.programs}, {name: found[name] for name in build.maps}
+        return Loaded(
+            {name: found[name] for name in build.programs},
+            {name: found[name] for name in build.maps},
+            said.variant,
+            said.why_not_better,
+        )
     for descriptor in descriptors:
         socket.close(descriptor)
     if not answer:

@@ -13,7 +13,7 @@ from probes.ebpf.program import Program
 from probes.ebpf.ring import Ring
 from probes.ebpf.tap import ANY, AnyTap, InterfaceTap, Tap
 from probes.frames import FrameDecoder
-from probes.probe import HEARTBEAT_SECONDS, DropSite, PacketCounts, ProbeUnavailable, Verdict
+from probes.probe import HEARTBEAT_SECONDS, DropSite, FilterVariant, PacketCounts, ProbeUnavailable, Verdict
 from probes.segment import Segment
 
 # Chosen because 5,000 SMTP sessions a second write some 16 MB: it bridges a second in which the reader gets
@@ -84,6 +84,15 @@ class EbpfProbe:
     @property
     def counts(self) -> PacketCounts:
         return self._counts
+
+    @property
+    def filter_variant(self) -> FilterVariant:
+        return self._program.variant
+
+    @property
+    def why_not_full(self) -> str:
+        """Why it is not the full filter; empty where it is."""
+        return self._program.why_not_full
 
     def is_caught_up(self) -> bool:
         return True

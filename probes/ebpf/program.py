@@ -4,16 +4,17 @@ import errno
 import mmap
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from ctypes import CDLL, byref, c_uint32, c_uint64, create_string_buffer
 from pathlib import Path
 from typing import Final
 
 from probes.capabilities import Capability, Needs, in_effect, only_in_effect
-from probes.ebpf.loading import Build, ProgramKind, load
-from probes.probe import ProbeUnavailable, Verdict
+from probes.ebpf.loading import LIBBPF, Build, ProgramKind, Variant, load
+from probes.ebpf.tap import attach_for_trial
+from probes.probe import FilterVariant, Verdict
 
 _FOLDER: Final = Path(__file__).parent
-LIBBPF: Final = "libbpf.so.1"  # bcc's library brings it
 
 FLOWS: Final = 65_536
 """Connections of which the filter knows what nobody needs: as many as monitor.sessions follows. One that it
@@ -65,17 +66,19 @@ class Program:
         held_seconds: int = HELD_SECONDS,
         appetite: bool = True,
     ) -> None:
-        """`appetite`: False to hand up everything."""
+        """`appetite`: False to hand up everything, whatever the kernel would take."""
         constants = {
             "PAGE_SIZE": mmap.PAGESIZE,
             "RING_PAGES": ring_bytes // mmap.PAGESIZE,
             "FLOWS": flows,
             "HANDSHAKES": handshakes,
             "HELD_SECONDS": held_seconds,
-            "APPETITE": int(appetite),
         }
         self.held_seconds = held_seconds
-        programs, maps = load(_build(constants, ports))
+        variants = _VARIANTS if appetite else _VARIANTS[1:]
+        programs, maps, variant, self.why_not_full = load(_build(constants, ports, variants))
+        self.variant: Final = FilterVariant(variant)
+        """`why_not_full` says why it is not the full one; empty where it is."""
         os.close(programs[_FUNCTION])  # the table has it
         self.descriptor = programs[_ATTACHED]
         self._filters = maps[_FILTERS]
@@ -143,13 +146,7 @@ class Program:
         return sum(self._counts)
 
     def needs(self) -> Needs:
-        """Since Linux 5.19 a map's descriptor is all that it takes to look into it. Before that, where
-        kernel.unprivileged_bpf_disabled is set, every call of bpf(2) wants CAP_BPF. So it is tried."""
-        with only_in_effect():
-            is_refused = self._libbpf.bpf_map_lookup_elem(self._passed_by, bytes(c_uint32(0)), self._counts)
-        if not is_refused:
-            return Needs()
-        return Needs(frozenset({Capability.BPF if Capability.BPF in in_effect() else Capability.SYS_ADMIN}))
+        return needs_to_look_into(self._passed_by)
 
     def close(self) -> None:
         """May be called twice."""
@@ -169,11 +166,34 @@ class Program:
         self._handshakes = self._handshake_counts = self._passed_by = -1
 
 
-def _build(constants: dict[str, int], ports: frozenset[int]) -> Build:
+def needs_to_look_into(counts: int) -> Needs:
+    """`counts`: a map with numbers for each processor. Since Linux 5.19 a map's descriptor is all that it
+    takes to look into it. Before that, where kernel.unprivileged_bpf_disabled is set, every call of bpf(2)
+    wants CAP_BPF. So it is tried."""
+    libbpf = CDLL(LIBBPF)
+    room = (c_uint64 * libbpf.libbpf_num_possible_cpus())()
+    with only_in_effect():
+        is_refused = libbpf.bpf_map_lookup_elem(counts, bytes(c_uint32(0)), room)
+    if not is_refused:
+        return Needs()
+    return Needs(frozenset({Capability.BPF if Capability.BPF in in_effect() else Capability.SYS_ADMIN}))
+
+
+_VARIANTS: Final = (
+    Variant(FilterVariant.FULL, {"APPETITE": 1}, (Capability.PERFMON,)),
+    Variant(FilterVariant.PLAIN, {"APPETITE": 0}, (Capability.PERFMON,)),
+    # Without it the kernel lets no program walk through a packet's bytes: against speculative reading.
+    Variant(FilterVariant.PLAIN_WITHOUT_PERFMON, {"APPETITE": 0}),
+)
+
+
+def _build(
+    constants: dict[str, int], ports: frozenset[int], variants: tuple[Variant, ...] = _VARIANTS
+) -> Build:
     return Build(
         sources=[str(_FOLDER / name) for name in _SOURCES],
         constants=constants,
-        constants_without_perfmon={"APPETITE": 0},
+        variants=variants,
         ports=sorted(ports),
         programs=dict.fromkeys([_ATTACHED, _FUNCTION], ProgramKind.SOCKET_FILTER),
         turns={_FILTERS: [_FUNCTION]},
@@ -186,13 +206,10 @@ def _build(constants: dict[str, int], ports: frozenset[int]) -> Build:
     )
 
 
-def why_unavailable() -> ProbeUnavailable | None:
-    """Why the eBPF probe can't run here, found by loading its filter; None when it can.
-
-    Nothing stays behind. An interface is not needed.
-    """
-    try:
-        Program(frozenset(), mmap.PAGESIZE, flows=1_024, handshakes=1_024).close()
-    except ProbeUnavailable as reason:
-        return reason
-    return None
+def tried() -> tuple[FilterVariant, str]:
+    """Which filter the kernel takes here, and why not the full one, found by loading it and attaching it to a
+    packet socket. Nothing stays behind. An interface is not needed. Raises ProbeUnavailable."""
+    program = Program(frozenset(), mmap.PAGESIZE, flows=1_024, handshakes=1_024)
+    with closing(program):
+        attach_for_trial(program.descriptor)
+        return program.variant, program.why_not_full

@@ -5,10 +5,13 @@ interface which comes back under its name has a new index, so the socket must be
 privilege.
 """
 
+import errno
 import socket
 import struct
 from fcntl import ioctl
 from typing import Final, Protocol
+
+from probes.probe import ProbeUnavailable
 
 ANY: Final = "any"
 
@@ -27,6 +30,20 @@ def _attach(packets: socket.socket, program: int) -> None:
     """For good: whoever gets hold of the socket can't take the filter off it, and see all packets."""
     packets.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_BPF, program)
     packets.setsockopt(socket.SOL_SOCKET, _SO_LOCK_FILTER, 1)
+
+
+def attach_for_trial(program: int) -> None:
+    """To a socket that receives nothing, and is gone then. Raises ProbeUnavailable."""
+    try:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as packets:
+            _attach(packets, program)
+    except OSError as error:
+        raise ProbeUnavailable(
+            f"the eBPF filter can't be attached to a packet socket: {error.strerror}",
+            "see net.core.optmem_max"
+            if error.errno == errno.ENOMEM
+            else "let `--probe auto` capture with libpcap",
+        ) from None
 
 
 class Tap(Protocol):

@@ -24,6 +24,7 @@ class CaptureFilesProbe:
 
     name = "pcap"
     sieve = None
+    filter_variant = None
 
     def __init__(
         self, paths: Sequence[str], ports: frozenset[int], *, progress: Callable[[int], None] | None = None

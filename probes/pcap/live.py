@@ -53,6 +53,7 @@ class LivePcapProbe:
 
     name = "pcap"
     sieve = None
+    filter_variant = None
     needs = Needs(frozenset({Capability.NET_RAW}))
     """For a new packet socket, when an interface comes back."""
 

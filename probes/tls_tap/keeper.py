@@ -64,7 +64,8 @@ class Keeper:
         """Raises ProbeUnavailable."""
         self._ports = ports
         self._received = check()
-        self._programs, self._maps = load(build(self._ports, this_machine(), self._received))
+        loaded = load(build(self._ports, this_machine(), self._received))
+        self._programs, self._maps = loaded.programs, loaded.maps
         self._arrivals = Ring(self._maps[ARRIVALS], ARRIVAL_BYTES)
         self._attachments = Attachments(self._programs)
         self._receiving: Attached | None = None

@@ -10,10 +10,10 @@ from pathlib import Path
 from struct import Struct
 from typing import Final
 
-from probes.capabilities import Capability
+from probes.capabilities import Capability, Needs
 from probes.ebpf import program as filter_program
 from probes.ebpf.clock import BootClock
-from probes.ebpf.loading import Build, ProgramKind
+from probes.ebpf.loading import LIBBPF, Build, ProgramKind
 from probes.ebpf.ring import HEADER_BYTES
 from probes.segment import flow_of
 from probes.tls_tap.event import Kind, TapEvent
@@ -140,11 +140,17 @@ class EventsLost:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._libbpf = CDLL(filter_program.LIBBPF)
+        self._libbpf = CDLL(LIBBPF)
         self._counts = (c_uint64 * self._libbpf.libbpf_num_possible_cpus())()
 
+    def needs(self) -> Needs:
+        return filter_program.needs_to_look_into(self._descriptor)
+
     def count(self) -> int:
-        self._libbpf.bpf_map_lookup_elem(self._descriptor, bytes(c_uint32(0)), self._counts)
+        """Raises OSError where the kernel does not say."""
+        refused = self._libbpf.bpf_map_lookup_elem(self._descriptor, bytes(c_uint32(0)), self._counts)
+        if refused:
+            raise OSError(-refused, os.strerror(-refused))
         return sum(self._counts)
 
     def close(self) -> None:

@@ -34,6 +34,9 @@ class TlsTap:
         """As of the last `tend`."""
         self.is_kept = True
         """False when the keeper has ended, and with it the tap."""
+        self._is_counted = True
+        self.needs = self._lost.needs()
+        """From now on, to count what is lost."""
         keeper.setblocking(False)
 
     @classmethod
@@ -56,7 +59,12 @@ class TlsTap:
     def tend(self) -> list[str]:
         """To be called now and then. What there is to say, a line each."""
         self._clock.follow()
-        self.events_lost = self._lost.count()
+        try:
+            self.events_lost = self._lost.count()
+        except OSError as error:
+            if self._is_counted:  # said once
+                self._said.append(f"how many events of the TLS tap are lost is unknown ({error.strerror})")
+            self._is_counted = False
         self._hear()
         said, self._said = self._said, []
         return said

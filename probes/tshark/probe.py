@@ -28,6 +28,7 @@ class _TsharkProbe:
 
     name: Final = "pyshark"
     sieve: Final = None
+    filter_variant: Final = None
 
     def __init__(self, tshark: str, ports: frozenset[int], frames_per_tshark: int) -> None:
         self.counts = PacketCounts()

@@ -33,7 +33,7 @@ from monitor.sessions.record import (
     TransactionOutcome,
 )
 from monitor.sessions.table import SessionTable
-from probes.probe import DropSite, PacketCounts, Sieve, Verdict
+from probes.probe import DropSite, FilterVariant, PacketCounts, Sieve, Verdict
 from probes.segment import Segment
 from tests.degrade import lose_bursts
 from tests.segments import PORTS, SITE, segments_of
@@ -214,6 +214,7 @@ class GivenProbe:
 
     name: str = "ebpf"
     sieve: Sieve | None = None
+    filter_variant: FilterVariant | None = FilterVariant.FULL
     counts: PacketCounts = field(default_factory=PacketCounts)
     interfaces: dict[str, bool] = field(default_factory=lambda: {"eth0": True, "eth1": True})
 

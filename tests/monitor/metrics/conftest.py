@@ -16,7 +16,7 @@ from monitor.metrics.lag import Lag
 from monitor.metrics.server import listen
 from monitor.metrics.tally import Tally
 from monitor.metrics.web.settings import WebSettings
-from probes.probe import DropSite, PacketCounts, Sieve, Verdict
+from probes.probe import DropSite, FilterVariant, PacketCounts, Sieve, Verdict
 from probes.segment import Segment
 
 
@@ -24,6 +24,7 @@ from probes.segment import Segment
 class GivenProbe:
     name: str = "ebpf"
     sieve: Sieve | None = None
+    filter_variant: FilterVariant | None = FilterVariant.FULL
     counts: PacketCounts = field(default_factory=PacketCounts)
     interfaces: dict[str, bool] = field(default_factory=dict)
 

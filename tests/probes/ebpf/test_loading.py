@@ -9,7 +9,14 @@ import pytest
 
 from tests.traps import Traps, imported_by_loader
 
-ASK = "from probes.ebpf.program import why_unavailable as why; print(why() or 'nothing is missing')"
+ASK = """
+from probes.ebpf.program import tried
+from probes.probe import ProbeUnavailable
+try:
+    print(*tried())
+except ProbeUnavailable as reason:
+    print(reason)
+"""
 
 
 @pytest.fixture(scope="module")
