@@ -46,8 +46,9 @@ def watched(tmp_path: Path, smtp_server: Any) -> Callable[..., tuple[str, list[d
         command = [*before, *program, "watch", *options]
         with log.open("wb") as stderr:
             watch = subprocess.Popen(command, stderr=stderr)
-        wait_until(lambda: "session records" in log.read_text() or watch.poll() is not None, 30)
         try:
+            # Where the full filter is rejected it compiles twice, half a minute on a busy machine.
+            wait_until(lambda: "session records" in log.read_text() or watch.poll() is not None, 120)
             assert watch.poll() is None, log.read_text()
             smtp_server.whole_session()
             metrics = scraped(log)
