@@ -89,6 +89,8 @@ class Process:
 class Watch(Process):
     start_seconds = 15.0
     """How long it may take, on a busy machine."""
+    answer_seconds = 5.0
+    """How long a scrape may take."""
 
     def __init__(
         self,
@@ -131,7 +133,8 @@ class Watch(Process):
             time.sleep(0.05)
 
     def metrics(self) -> str:
-        return fetch(self._namespace, f"http://{LISTEN[0]}:{LISTEN[1]}/metrics")
+        url = f"http://{LISTEN[0]}:{LISTEN[1]}/metrics"
+        return fetch(self._namespace, url, timeout_seconds=self.answer_seconds)
 
     def sample_sum(self, name: str, **labels: str) -> float:
         """The sum of all samples of that name that bear these labels, as of now."""
@@ -172,11 +175,11 @@ class Tcpdump(Process):
         return super().stop(number, timeout_seconds=timeout_seconds)
 
 
-def fetch(namespace: Namespace, url: str) -> str:
+def fetch(namespace: Namespace, url: str, *, timeout_seconds: float = 5) -> str:
     """An HTTP answer, asked for inside the namespace. Raises OSError."""
 
     def get() -> str:
-        with urlopen(url, timeout=5) as answer:
+        with urlopen(url, timeout=timeout_seconds) as answer:
             text: str = answer.read().decode()
             return text
 
