@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from itertools import product
 from pathlib import Path
 
@@ -130,22 +131,25 @@ def test_what_is_put_off_inside_tls_is_exposed_where_a_tap_runs(
         at = f"2026-11-22T{12 + hours}"
         return make_record("tapped", start=f"{at}:00:00.123456Z", end=f"{at}:00:00.543456Z", **changes)
 
-    with_a_tap, without = (Observers(OPTIONS, is_tapped=is_tapped) for is_tapped in (True, False))
-    at_zero = told(with_a_tap)
-    assert len(at_zero) == 5 + 2 + 1
-    assert set(at_zero.values()) == {b"0.0"}
-    for record in (later(0), later(1), later(2, client=Endpoint("198.51.100.1", 40_000))):
-        with_a_tap.record(record)
-        without.record(record)
-    unsure = later(3, client=Endpoint("198.51.100.1", 40_000), tapped=Tapped(TapResult.UNSURE))
-    with_a_tap.record(unsure)
-    with_a_tap.record(later(4, client=Endpoint("203.0.113.1", 40_000)))
-    assert told(with_a_tap) == at_zero | {
-        b'smtp_tapped_returns_total{return="inside_tls"}': b"1.0",
-        b'smtp_tapped_returns_unknown_total{reason="in_doubt"}': b"1.0",
-        b"smtp_tapped_returns_pending": b"1.0",
-    }
-    assert told(without) == at_zero
+    with (
+        closing(Observers(OPTIONS, is_tapped=True)) as with_a_tap,
+        closing(Observers(OPTIONS, is_tapped=False)) as without,
+    ):
+        at_zero = told(with_a_tap)
+        assert len(at_zero) == 5 + 2 + 1
+        assert set(at_zero.values()) == {b"0.0"}
+        for record in (later(0), later(1), later(2, client=Endpoint("198.51.100.1", 40_000))):
+            with_a_tap.record(record)
+            without.record(record)
+        unsure = later(3, client=Endpoint("198.51.100.1", 40_000), tapped=Tapped(TapResult.UNSURE))
+        with_a_tap.record(unsure)
+        with_a_tap.record(later(4, client=Endpoint("203.0.113.1", 40_000)))
+        assert told(with_a_tap) == at_zero | {
+            b'smtp_tapped_returns_total{return="inside_tls"}': b"1.0",
+            b'smtp_tapped_returns_unknown_total{reason="in_doubt"}': b"1.0",
+            b"smtp_tapped_returns_pending": b"1.0",
+        }
+        assert told(without) == at_zero
 
 
 def test_no_address_or_name_is_ever_exposed(
