@@ -22,9 +22,11 @@ from probes import capabilities
 from probes.capabilities import Capability
 from tests.lab.unpacked import tool
 
-UNIT = Path(__file__).parents[2] / "deploy/smtp-horizon.service"
+ROOT = Path(__file__).parents[2]
+UNIT = ROOT / "deploy/smtp-horizon.service"
 DROP_IN = UNIT.with_name("smtp-horizon-tls-tap.conf")
 TRACEFS = "/sys/kernel/tracing"
+_ASIDE = "/mnt"  # every Debian has it, empty
 # linux/prctl.h: since Linux 6.3
 PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN = 65, 1
 
@@ -77,7 +79,22 @@ def _filter(allowed: set[str]) -> None:
     filtering.load()
 
 
+def _let_others_in(folder: Path) -> None:
+    """The project may lie where root alone may go, and the unit's user has to read it: in this mount
+    namespace the folder that is closed to him is open, and holds nothing else."""
+    closed = next((above for above in reversed(folder.parents) if not above.stat().st_mode & 0o001), None)
+    if closed is None:
+        return
+    subprocess.run(["mount", "--bind", folder, _ASIDE], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", closed], check=True)
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "--bind", _ASIDE, folder], check=True)
+    subprocess.run(["umount", _ASIDE], check=True)
+
+
 def main() -> None:
+    _let_others_in(ROOT)
+    os.chdir(ROOT)
     is_tapping = sys.argv[1] == "tls_tap"
     command = sys.argv[2:] if is_tapping else sys.argv[1:]
     unit = directives(DROP_IN) if is_tapping else directives()
