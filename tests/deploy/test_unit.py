@@ -53,7 +53,10 @@ def test_it_is_exposed_as_little_as_the_documents_say() -> None:
 @pytest.mark.parametrize("drop_ins", [[], [DROP_IN]])
 def test_systemd_finds_nothing_wrong_with_it(tmp_path: Path, drop_ins: list[Path]) -> None:
     copy = tmp_path / UNIT.name
-    copy.write_text(UNIT.read_text().replace("/opt/smtp-horizon/bin", str(PROGRAM.parent)))
+    text = UNIT.read_text().replace("/opt/smtp-horizon/bin", str(PROGRAM.parent))
+    if not Path("/bin/kill").exists():  # of procps, which systemd's own machines have
+        text = text.replace("/bin/kill ", "/bin/true ")
+    copy.write_text(text)
     folder = tmp_path / f"{UNIT.name}.d"
     folder.mkdir()
     for drop_in in drop_ins:
