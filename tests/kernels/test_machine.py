@@ -74,8 +74,9 @@ def machine(tmp_path: Path, script: str) -> tuple[Kernel, Path]:
         for folder in ("dev", "proc"):
             archive.folder(folder)
         archive.file(busybox(), "/bin/busybox")
-        mounts = "mount -t devtmpfs dev /dev 2>/dev/null\nmount -t proc proc /proc\n"
-        archive.text("/init", f"#!/bin/busybox sh\nbusybox --install /bin\n{mounts}{script}\n", 0o755)
+        begin = "/bin/busybox mount -t proc proc /proc\n/bin/busybox --install -s /bin\n"
+        begin += "mount -t devtmpfs dev /dev 2>/dev/null\n"
+        archive.text("/init", f"#!/bin/busybox sh\n{begin}{script}\n", 0o755)
     return kernel, initramfs
 
 
