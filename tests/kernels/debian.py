@@ -19,7 +19,6 @@ from tests.lab.debian_root import CACHE, LabUnavailableError, apt_of_its_own, mi
 
 ARCHITECTURE: Final = "amd64"
 _META_PACKAGE: Final = f"linux-image-{ARCHITECTURE}"
-_SECURITY: Final = "http://mirror.test/debian-security"
 _FRESH_SECONDS: Final = 7 * 24 * 3600.0
 """How old a kernel in the cache may be before its release is asked for a newer one: security updates of a
 kernel come every few weeks."""
@@ -137,8 +136,8 @@ def _fetch(release: Release, folder: Path, wanted: Path) -> None:
 def _security_mirror() -> str:
     try:
         return mirror("-security")
-    except LabUnavailableError:  # a machine without security updates: those of everybody
-        return _SECURITY
+    except LabUnavailableError:  # a machine without security updates: most mirrors have them beside the rest
+        return mirror().rstrip("/") + "-security"
 
 
 def _apt(*arguments: str, folder: Path | None = None) -> None:
