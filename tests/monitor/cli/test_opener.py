@@ -142,5 +142,6 @@ def test_when_it_has_been_killed_that_is_an_error_like_any(opener: Opener, tmp_p
 
 def test_it_ends_with_whom_it_serves(tmp_path: Path) -> None:
     with Opener.start(NOBODY) as opener:
+        opener.seal()  # an answer: it has its name by now
         process = _process(opener)
     assert not Path(f"/proc/{process}").exists()
