@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from probes.probe import FilterVariant
 from tests.kernels.machine import END
 from tests.lab import exim, postfix, raw_client, scenario, smtplib_client, tls_scenario
 from tests.lab.compare import Record, differences, differences_inside, unmatched
@@ -111,6 +112,11 @@ def _work(report: Report) -> None:
         _compare(report, watch, truths, logged, servers)
         report.tell(
             status=status,
+            filters=[
+                each.value
+                for each in FilterVariant
+                if sample_sum(metrics, "smtp_monitor_ebpf_filter", variant=each.value)
+            ],
             unneeded=sample_sum(metrics, "smtp_monitor_packets_total", verdict="unneeded"),
             segments=sample_sum(metrics, "smtp_monitor_packets_total", verdict="segment"),
             dropped=sample_sum(metrics, "smtp_monitor_packets_dropped_total"),

@@ -43,6 +43,7 @@ def work_table(outcomes: Sequence[Outcome]) -> str:
     row("sessions; records that agree", (_sessions(outcome) for outcome in outcomes))
     row("of these IPv6, 802.1Q", (f"{account.get('six')}, {account.get('tagged')}" for account in accounts))
     row("seen whole inside TLS: OpenSSL, GnuTLS", (_tapped(outcome) for outcome in outcomes))
+    row("filter", (", ".join(account.get("filters", ())) or "?" for account in accounts))
     row("packets not needed, dropped", (_packets(outcome) for outcome in outcomes))
     row("capabilities of watch afterwards", (_capabilities(outcome) for outcome in outcomes))
     row("seconds, all in all", (f"{outcome.seconds:.0f}" for outcome in outcomes))

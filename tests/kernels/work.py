@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from probes.capabilities import Capability
+from probes.probe import FilterVariant
 from tests.kernels.archive import Archive
 from tests.kernels.debian import Kernel
 from tests.kernels.guest import FLOOD
@@ -86,6 +87,8 @@ def _of_watch(account: Mapping[str, Any]) -> Iterator[str]:
         yield f"watch ended with status {account['status']}: {said}"
     if "Traceback" in said or "ERROR" in said:
         yield f"watch said: {said}"
+    if account["filters"] != [FilterVariant.FULL]:
+        yield f"smtp_monitor_ebpf_filter says {account['filters']}, and not that it is the full one"
     for name, what in (
         ("dropped", "packets dropped"),
         ("mismatches", "sessions that look otherwise from inside TLS"),

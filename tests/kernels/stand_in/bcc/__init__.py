@@ -5,10 +5,11 @@ tried on that kernel; `make kernels ALL=1` does that.
 """
 
 import ctypes
+import errno
 import os
 import resource
 import struct
-import sys
+from contextlib import suppress
 from pathlib import Path
 
 from tests.kernels.recording import Recording, key
@@ -16,19 +17,35 @@ from tests.kernels.recording import Recording, key
 RECORDINGS = Path("/recordings")
 _BPF, _MAP_CREATE, _MAP_UPDATE, _PROGRAM_LOAD = 321, 0, 2, 5  # x86-64; linux/bpf.h
 _ATTRIBUTE_BYTES = 120
-_LOG_BYTES = 1 << 20
+_LOG_BYTES = 1 << 16
+"""For the verifier's words at first; more where they need it."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _call(command: int, attributes: bytes) -> int:
     """Raises OSError."""
+    try:
+        return _call_once(command, attributes)
+    except PermissionError:
+        # As bcc does: before Linux 5.11 maps and programs are counted by this.
+        with suppress(ValueError):
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        return _call_once(command, attributes)
+
+
+def _call_once(command: int, attributes: bytes) -> int:
     given = ctypes.create_string_buffer(attributes, _ATTRIBUTE_BYTES)
     result: int = _libc.syscall(_BPF, command, given, _ATTRIBUTE_BYTES)
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return result
+
+
+def _say(words: bytes) -> None:
+    """To the descriptor, as libbcc does."""
+    os.write(2, words)
 
 
 class _Function:
@@ -52,17 +69,19 @@ class BPF:
         file = RECORDINGS / f"{key(text, cflags)}.json"
         if not file.exists():
             raise Exception(f"this was not compiled beforehand: {' '.join(cflags)}")
-        # As bcc does: before Linux 5.11 maps are counted by this.
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         recording = Recording.read(file)
         self._programs, self._names = recording.programs, recording.names
-        self._maps = [
-            _call(
-                _MAP_CREATE,
-                struct.pack("=5I", each.kind, each.key_bytes, each.value_bytes, each.entries, each.flags),
-            )
-            for each in recording.maps
-        ]
+        named = {number: name for name, number in self._names.items()}
+        self._maps = []
+        for number, each in enumerate(recording.maps):
+            layout = (each.kind, each.key_bytes, each.value_bytes, each.entries, each.flags)
+            try:
+                self._maps.append(_call(_MAP_CREATE, struct.pack("=5I", *layout)))
+            except OSError as refused:
+                name = named.get(number, f"map{number}")
+                _say(f"could not open bpf map: {name}, error: {refused.strerror}\n".encode())
+                self.cleanup()
+                raise Exception("Failed to compile BPF module <text>") from None
 
     def load_func(self, name: bytes, kind: int) -> _Function:
         code = self._programs[name.decode()]
@@ -79,18 +98,25 @@ class BPF:
 
         try:
             return _Function(load(0, None))
-        except OSError as refused:
-            # As bcc does: once more, for the verifier's words.
-            log = ctypes.create_string_buffer(_LOG_BYTES)
+        except OSError as error:
+            refused = error
+        # As bcc does: once more for the verifier's words, and again where there is no room for all of them.
+        size = _LOG_BYTES
+        while True:
+            log = ctypes.create_string_buffer(size)
             try:
                 return _Function(load(1, log))
-            except OSError:
-                os.write(
-                    sys.stderr.fileno(),
-                    b"bpf: Failed to load program: %s\n" % os.strerror(refused.errno or 0).encode(),
-                )
-                os.write(sys.stderr.fileno(), log.value)
-            raise Exception(f"Failed to load BPF program {name!r}: {refused.strerror}") from None
+            except OSError as again:
+                if again.errno != errno.ENOSPC:
+                    break
+            size *= 2
+        _say(f"bpf: Failed to load program: {refused.strerror}\n".encode() + log.value + b"\n")
+        raise Exception(f"Failed to load BPF program {name!r}: {refused.strerror}")
 
     def __getitem__(self, name: bytes) -> _Table:
         return _Table(self._maps[self._names[name.decode()]])
+
+    def cleanup(self) -> None:
+        for descriptor in self._maps:
+            os.close(descriptor)
+        self._maps = []
