@@ -40,7 +40,9 @@ finally:
     print("left:", fresh.descendants_left())
     fresh.remove(path)
 """
-OUTLIVES: Final = "setsid --fork sleep 4321; grep -c . /proc/self/mountinfo; ls -d /etc /root; pwd"
+SLEEP: Final = f"sleep {4_000_000 + os.getpid()}"
+"""One that no other process of pytest's starts: they share the machine's process numbers."""
+OUTLIVES: Final = f"setsid --fork {SLEEP}; grep -c . /proc/self/mountinfo; ls -d /etc /root; pwd"
 
 
 def start(path: Path, script: str) -> "subprocess.Popen[str]":
@@ -52,7 +54,7 @@ def start(path: Path, script: str) -> "subprocess.Popen[str]":
 
 def sleepers() -> list[str]:
     found = subprocess.run(
-        ["grep", "-alw", "4321", *proc_files()], capture_output=True, text=True, check=False
+        ["grep", "-alw", SLEEP.split()[1], *proc_files()], capture_output=True, text=True, check=False
     )
     return [file for file in found.stdout.split() if b"sleep" in read(file)]
 
@@ -94,7 +96,7 @@ def test_a_command_that_fails_is_named(tmp_path: Path) -> None:
 
 @needs_root
 def test_interrupted_it_ends_all_the_same(tmp_path: Path) -> None:
-    with start(tmp_path / "root", f"{OUTLIVES}; echo waiting; exec sleep 4321") as program:
+    with start(tmp_path / "root", f"{OUTLIVES}; echo waiting; exec {SLEEP}") as program:
         assert program.stdout is not None
         while program.stdout.readline() != "waiting\n":
             assert program.poll() is None

@@ -3,11 +3,11 @@
 import os
 import signal
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from monitor.cli.service_manager import ServiceManager, taken_from
@@ -62,19 +62,11 @@ def test_no_program_that_is_started_could_speak_for_watch(
         monkeypatch.setenv("NOTIFY_SOCKET", path)
         watch = start_watch("--probe", "pyshark")
         seen = []
-        for process in _descendants(watch.process.pid):
-            names = Path(f"/proc/{process}/comm").read_text().strip()
-            if names in ("dumpcap", "tshark"):
-                seen.append(names)
-                assert b"NOTIFY_SOCKET" not in Path(f"/proc/{process}/environ").read_bytes()
+        for process in psutil.Process(watch.process.pid).children(recursive=True):
+            if process.name() in ("dumpcap", "tshark"):
+                seen.append(process.name())
+                assert "NOTIFY_SOCKET" not in process.environ()
     assert "dumpcap" in seen
-
-
-def _descendants(process: int) -> Iterator[int]:
-    said = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, check=False)
-    for child in map(int, said.stdout.split()):
-        yield child
-        yield from _descendants(child)
 
 
 @pytest.mark.parametrize("name", [None, "", "nothing", "vsock:2:1", "/nonexistent/notify", "@nobody-listens"])
