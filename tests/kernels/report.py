@@ -1,10 +1,12 @@
 """What was found, as two tables of Markdown: for the terminal, and for docs/kernels.md."""
 
+import platform
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from probes.capabilities import Capability
 from tests.kernels.verifier import Verdict
 from tests.kernels.work import Outcome
 
@@ -16,11 +18,18 @@ def verdict_table(verdicts: Sequence[Verdict]) -> str:
     """A row for each set of programs, a column for each kernel."""
     kernels = list(dict.fromkeys(verdict.kernel for verdict in verdicts))
     names = list(dict.fromkeys(verdict.name for verdict in verdicts))
-    rows = [["programs", *kernels]]
+    rows = [["programs", *map(_kernel_name, kernels)]]
     for name in names:
         cells = [[one for one in verdicts if (one.name, one.kernel) == (name, kernel)] for kernel in kernels]
         rows.append([name, *(_cell(cell) for cell in cells)])
     return table(rows)
+
+
+def _kernel_name(release: str) -> str:
+    """The machine that this runs on is anybody's: the rest of its kernel's name says nothing to others."""
+    if release != platform.release():
+        return release
+    return f"{'.'.join(release.split('.')[:2])} (this machine)"
 
 
 def _cell(verdicts: Sequence[Verdict]) -> str:
@@ -72,7 +81,14 @@ def _packets(outcome: Outcome) -> str:
 def _capabilities(outcome: Outcome) -> str:
     threads = [one for one in outcome.account.get("processes", ()) if one["is_watch"]]
     held = {int(one["CapPrm"], 16) for one in threads}
-    return ", ".join(f"{one:#x}" if one else "none" for one in sorted(held)) or "?"
+    return ", ".join(_names(one) for one in sorted(held)) or "?"
+
+
+def _names(held: int) -> str:
+    """As in `CapPrm` of proc(5), one bit each."""
+    numbers = [number for number in range(held.bit_length()) if held >> number & 1]
+    known = {capability.value: f"CAP_{capability.name}" for capability in Capability}
+    return " and ".join(known.get(number, str(number)) for number in numbers) or "none"
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
