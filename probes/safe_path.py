@@ -27,6 +27,7 @@ from typing import Final, NamedTuple
 
 ROOT: Final = 0
 
+PATH_BYTES_MAX: Final = 4095  # linux/limits.h: PATH_MAX, without the NUL at the end
 LINKS_MAX: Final = 40  # as many as the kernel follows: path_resolution(7)
 _GROUPS_REMEMBERED: Final = 64  # chosen as more than there are on the way to a few files
 
@@ -106,8 +107,16 @@ def trusted(user: int | None = None) -> frozenset[int]:
 
 
 def absolute(path: str) -> str:
-    """From here, with all its `..`: what they lead to is known only where the links in front of them are."""
-    return path if path.startswith("/") else os.path.join(os.getcwd(), path)
+    """From here, with all its `..`: what they lead to is known only where the links in front of them are.
+
+    Raises OSError, also for what the kernel would not take for a path.
+    """
+    if "\0" in path:
+        raise OSError(errno.EINVAL, "there is a NUL character in the path", path)
+    whole = path if path.startswith("/") else os.path.join(os.getcwd(), path)
+    if len(os.fsencode(whole)) > PATH_BYTES_MAX:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
+    return whole
 
 
 @contextmanager
@@ -140,8 +149,8 @@ class _Walk:
 
     def __init__(self, path: str, trust: Collection[int], user: int | None) -> None:
         self._path, self._trust, self._user = path, trust, user
-        self._at, self._folder = "/", os.open("/", _LOOK)
         self._rest = deque(_parts(absolute(path)))
+        self._at, self._folder = "/", os.open("/", _LOOK)
         self._links = 0
         self._is_of_user = False
         self._can_user_come = True

@@ -22,7 +22,7 @@ from monitor import files
 from monitor.rights import ROOT, User
 from probes import capabilities
 from probes.capabilities import Capability
-from probes.safe_path import UnsafePathError, absolute
+from probes.safe_path import PATH_BYTES_MAX, UnsafePathError, absolute
 
 NAME: Final = "horizon-opener"
 """What `ps -o comm` shows, by which to tell it from the other."""
@@ -37,7 +37,7 @@ class Purpose(Enum):
 
 _OPEN: Final = {Purpose.READ: files.open_to_read, Purpose.APPEND: files.open_to_append}
 _SEAL: Final = b"s"
-_REQUEST_BYTES_MAX: Final = 1 + 4096  # linux/limits.h: PATH_MAX
+_REQUEST_BYTES_MAX: Final = 1 + PATH_BYTES_MAX
 _NUMBER_BYTES: Final = 4  # an errno, or 0
 _REASON_BYTES_MAX: Final = 2 * 4096  # of an UnsafePathError: a path, and some words
 _ANSWER_BYTES_MAX: Final = _NUMBER_BYTES + _REASON_BYTES_MAX

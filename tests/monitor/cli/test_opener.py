@@ -70,6 +70,19 @@ def test_it_opens_what_only_root_may_and_makes_new_files_for_root_alone(
     os.close(descriptor)
 
 
+@pytest.mark.parametrize(
+    ("rest", "number"), [("./" * 2100 + "records", errno.ENAMETOOLONG), ("a\0b", errno.EINVAL)]
+)
+def test_what_is_no_path_is_refused_and_nothing_else_is_opened_in_its_place(
+    opener: Opener, tmp_path: Path, rest: str, number: int
+) -> None:
+    with pytest.raises(OSError) as refused:
+        opener.open_to_append(f"{tmp_path}/{rest}")
+    assert refused.value.errno == number
+    assert list(tmp_path.iterdir()) == []
+    os.close(opener.open_to_append(str(tmp_path / "records")))  # it goes on
+
+
 def test_once_sealed_it_opens_the_same_again_and_nothing_else(opener: Opener, tmp_path: Path) -> None:
     records, other = str(tmp_path / "records"), str(tmp_path / "other")
     Path(other).touch()
