@@ -34,6 +34,10 @@ def load(path: str, context: click.Context) -> dict[str, Any]:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(_at_line_in_front(path, str(error))) from error
+    except RecursionError as error:
+        raise SettingsError(f"{path}: is nested too deeply; no key takes more than a list") from error
+    except ValueError as error:  # Python reads no number of so many digits
+        raise SettingsError(f"{path}: a number has too many digits") from error
 
     options = {option.opts[-1].removeprefix("--"): option for option in _settable(context)}
     settings: dict[str, Any] = {}

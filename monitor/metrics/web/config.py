@@ -32,6 +32,8 @@ _HEADERS: Final[dict[str, tuple[str, ...]]] = {
 # Version 2, in the revisions that are the same for passwords that are text; costs as bcrypt has them.
 _BCRYPT_HASH: Final = re.compile(r"\$2[aby]?\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}")
 
+_LEVELS: Final = 3  # of the file: sections, keys, and the names of headers
+
 _DURATION: Final = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")  # Go's time.ParseDuration
 _UNIT_SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -95,9 +97,11 @@ def _parse(content: bytes) -> _Config:
         raise _Wrong(f"{line}{error.problem}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise _Wrong("it is no YAML: a character that has no place there") from error
+    except RecursionError as error:
+        raise _Wrong("it is nested too deeply; there are three levels") from error
     try:
         # Not strict, as numbers come as text.
-        return msgspec.convert(_without_nulls(tree) or {}, _Config, strict=False)
+        return msgspec.convert(_without_nulls(tree, _LEVELS) or {}, _Config, strict=False)
     except msgspec.ValidationError as error:
         raise _Wrong(str(error)) from error
 
@@ -107,7 +111,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         names = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = {name for name in names if names.count(name) > 1}
+        twice = {name for name in names if isinstance(name, Hashable) and names.count(name) > 1}
         if twice:
             raise yaml.constructor.ConstructorError(
                 None, None, f"{min(map(str, twice))} is there twice", node.start_mark
@@ -124,12 +128,19 @@ _Loader.yaml_implicit_resolvers = {
         ]
     )
 }
+# No other tag has a place here; and for some, as `!!int x`, PyYAML raises what is no YAMLError.
+_Loader.yaml_constructors = {
+    tag: maker
+    for tag, maker in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in ("bool", "map", "null", "seq", "str")
+}
 
 
-def _without_nulls(tree: Any) -> Any:
-    """A key without a value is one that was left out."""
-    if isinstance(tree, dict):
-        return {key: _without_nulls(value) for key, value in tree.items() if value is not None}
+def _without_nulls(tree: Any, levels: int) -> Any:
+    """A key without a value is one that was left out. No deeper than so many levels: aliases may make a small
+    file a large tree, or one that holds itself."""
+    if isinstance(tree, dict) and levels:
+        return {key: _without_nulls(value, levels - 1) for key, value in tree.items() if value is not None}
     return tree
 
 

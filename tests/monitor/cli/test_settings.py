@@ -87,6 +87,8 @@ def test_the_config_file_itself_may_come_from_the_environment(
         ('local-network = ["192.0.2.1/24"]\n', "did you mean 192.0.2.0/24?"),
         ('listen = "a"\nlisten = "b"\n', ":2: Cannot overwrite a value"),
         ("listen =\n", ":1: Invalid value"),
+        ("ports = " + "[" * 5_000, ": is nested too deeply"),
+        ("ports = " + "1" * 5_000, ": a number has too many digits"),
         ('config = "other.toml"\n', ":1: unknown key 'config'"),
     ],
 )

@@ -3,6 +3,7 @@
 import ssl
 import subprocess
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -71,6 +72,12 @@ def test_certificate_and_key_may_stand_in_the_file(authority: Authority) -> None
     assert _load(authority, text).tls is not None
 
 
+_LAUGHTER: Final = "a0: &a0 {x: y}\n" + "".join(
+    f"a{n}: &a{n} {{x: *a{n - 1}, y: *a{n - 1}}}\n" for n in range(1, 60)
+)
+"""Two to the power of sixty, if all of it were made."""
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -80,6 +87,12 @@ def test_certificate_and_key_may_stand_in_the_file(authority: Authority) -> None
         ("a: [", "line 1: "),
         ("a: 1\na: 2", "a is there twice"),
         ("a: \x07", "no YAML"),
+        ("a: !!int x", "line 1: could not determine a constructor for the tag"),
+        ("a: !!timestamp x", "line 1: could not determine a constructor for the tag"),
+        ("? [a]\n: 1\n? [a]\n: 2", "line 1: found unhashable key"),
+        ("a: &a {b: *a}", "unknown field `a`"),
+        ("[" * 5_000, "nested too deeply"),
+        (_LAUGHTER, "unknown field `a0`"),
         ("tls_server_config: {cert_file: server.pem}", "cert and key are needed"),
         ("tls_server_config: {key_file: server.key}", "cert and key are needed"),
         ("tls_server_config: {client_auth_type: NoClientCert}", "cert and key are needed"),
