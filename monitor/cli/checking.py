@@ -4,10 +4,11 @@ All is tried by the functions that `watch` itself begins with. Two things are no
 no file is made that is not there yet.
 """
 
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from itertools import chain
+from pathlib import Path
 
 import click
 from msgspec.structs import replace
@@ -25,7 +26,7 @@ from monitor.cli.watching import (
     web_settings,
 )
 from monitor.files import check_room, is_there_to_append, rights_to_open
-from monitor.simulation.state_file import BESIDE
+from monitor.simulation.state_file import BESIDE, SimulationStateError, missing
 from probes.capabilities import Needs
 from probes.probe import Probe, ProbeError
 
@@ -73,10 +74,10 @@ def _check_observers(settings: WatchSettings, opener: Opener, trial: _Trial) -> 
     site = settings.site
     state = site.simulate_state
     if state is not None and site.simulate:
-        there: list[bool] = []
-        trial.of(lambda: there.append(_is_there(state, settings)))
-        if there != [True]:
-            trial.made_later.extend([state, f"{state}.key"] if there else ())
+        found: list[list[str]] = []
+        trial.of(lambda: found.append(_missing(state, settings)))
+        if found != [[]]:
+            trial.made_later.extend(chain(*found))
             site = replace(site, simulate_state=None)
     # Each for itself, so that what is wrong with one hides nothing of the other.
     for part in (replace(site, geoip=()), replace(site, simulate=(), simulate_state=None)):
@@ -97,16 +98,18 @@ def _check_records(settings: WatchSettings, trial: _Trial) -> None:
         trial.made_later.append(settings.records)
 
 
-def _is_there(state: str, settings: WatchSettings) -> bool:
-    """False where it would be made."""
+def _missing(state: str, settings: WatchSettings) -> list[str]:
+    """What would be made; empty where the state is there."""
     try:
         with rights_to_open(state, BESIDE, settings.user):
-            if os.path.exists(state) and os.stat(state).st_size:
-                return True
-            check_room(os.path.dirname(os.path.abspath(state)), state)
+            made = missing(Path(state))
+            if made:
+                check_room(str(Path(state).absolute().parent), state)
+    except SimulationStateError as error:
+        raise CannotBegin(str(error)) from error
     except OSError as error:
         raise cannot_use_state(state, error) from error
-    return False
+    return [str(path) for path in made]
 
 
 def _open_probe(settings: WatchSettings) -> Probe:

@@ -111,6 +111,22 @@ def open_file(path: Path) -> tuple[sqlite3.Connection, Digests]:
     return connection, digests
 
 
+def missing(path: Path) -> list[Path]:
+    """What `open_file` would make; empty where the state is there. Makes nothing. Raises SimulationStateError
+    for what would keep it from that, and OSError."""
+    path = path.absolute()
+    key = path.with_name(path.name + ".key")
+    if os.path.lexists(path):
+        if path.stat().st_size:
+            return []
+        with path.open("r+b"):  # made by a program that was killed before it went on
+            pass
+    if os.path.lexists(key):
+        _key(key, is_new=False)
+        return [path]
+    return [path, key]
+
+
 def _make_or_check(path: Path) -> bool:
     """Whether the file is new: just made, or made by a program that was killed before it went on."""
     try:

@@ -104,6 +104,14 @@ def _of_another_user(folder: Path) -> Path:
     return plants
 
 
+def _simulated(folder: Path, *, key: bytes = b"", link: str = "") -> tuple[str, ...]:
+    if key:
+        (folder / "state.key").write_bytes(key)
+    if link:
+        (folder / link).symlink_to("nowhere")
+    return "--simulate", "greylite", "--simulate-state", str(folder / "state")
+
+
 WRONG: dict[str, Callable[[Path], tuple[str, ...]]] = {
     "an interface": lambda _: ("--interface", "nosuch0"),
     "no folder for records": lambda folder: ("--records", f"{folder}/nowhere/records"),
@@ -113,6 +121,9 @@ WRONG: dict[str, Callable[[Path], tuple[str, ...]]] = {
     "a state in a folder of everybody's": lambda folder: (
         *("--simulate", "greylite", "--simulate-state", f"{_of_another_user(folder)}/state"),
     ),
+    "a key of another length beside no state": lambda folder: _simulated(folder, key=b"short"),
+    "a state that leads nowhere": lambda folder: _simulated(folder, link="state"),
+    "a key that leads nowhere": lambda folder: _simulated(folder, link="state.key"),
     "a state and nothing to simulate": lambda folder: ("--simulate-state", f"{folder}/state"),
     "a database": lambda folder: ("--geoip", f"{folder}/geo.mmdb"),
     "a web configuration": lambda folder: ("--web-config", f"{folder}/web.yml"),
