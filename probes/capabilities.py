@@ -9,6 +9,7 @@ system calls.
 """
 
 import os
+import resource
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from ctypes import CDLL, Structure, byref, c_int, c_uint32, c_ulong, get_errno
@@ -127,6 +128,7 @@ def forbid_new_privileges() -> None:
 def forbid_dumps() -> None:
     """No core dump, and nobody of the same user looks into the memory."""
     _prctl(_PR_SET_DUMPABLE, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # proc(5), suid_dumpable: a change of the user may undo it
 
 
 def set_name(name: str) -> None:

@@ -11,14 +11,13 @@ began it.
 
 import errno
 import os
-import resource
-import signal
 import socket
 from enum import Enum
 from types import TracebackType
 from typing import Final, Self
 
 from monitor import files
+from monitor.cli import children
 from monitor.rights import ROOT, User
 from probes import capabilities
 from probes.capabilities import Capability
@@ -115,9 +114,8 @@ class Opener:
 
 
 def _prepare(user: User) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        # They go to all processes of a service or a terminal. This one is over when nobody can ask any more.
-        signal.signal(number, signal.SIG_IGN)
+    # What whoever started us has opened stays so: it may be asked for, as /dev/stdout or /dev/fd/3.
+    children.begin(NAME)
     if os.geteuid() == ROOT:
         # The saved ids let it take that user's rights for a moment, without the capability to take anybody's.
         os.setresgid(ROOT, ROOT, user.gid)
@@ -125,8 +123,6 @@ def _prepare(user: User) -> None:
     capabilities.keep_only({Capability.DAC_OVERRIDE} if os.geteuid() == ROOT else ())
     capabilities.forbid_new_privileges()
     capabilities.forbid_dumps()
-    capabilities.set_name(NAME)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _serve(connection: socket.socket, user: User) -> None:

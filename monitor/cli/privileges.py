@@ -5,7 +5,6 @@ Capabilities, no_new_privs and the filter of system calls belong to threads: thr
 
 import logging
 import os
-import resource
 from typing import Final, NamedTuple
 
 from monitor.cli.system_calls import FilterRefusedError, deny_what_is_not_needed, why_unavailable
@@ -56,7 +55,6 @@ def give_up(user: User, needs: Needs) -> Standing:
         _become(user, needs)
     capabilities.keep_only(needs.capabilities, for_programs=bool(needs.programs))
     capabilities.forbid_dumps()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if needs.programs and not is_all_here:
         # As for a member of the group wireshark: dumpcap has its capabilities from its file.
         return Standing(user, _permitted(), _FROM_FILES)

@@ -166,7 +166,8 @@ class Serving:
 
 
 def _prepare(listener: socket.socket, connection: socket.socket) -> None:
-    children.begin(NAME, listener.fileno(), connection.fileno())
+    children.begin(NAME)
+    children.close_all_but(listener.fileno(), connection.fileno())
     with open(os.devnull, "r+b", buffering=0) as nothing:
         for stream in (0, 1):  # records may go to standard output
             os.dup2(nothing.fileno(), stream)

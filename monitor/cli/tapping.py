@@ -62,7 +62,8 @@ def why_unavailable() -> ProbeUnavailable | None:
 
 
 def _keep(connection: socket.socket, ports: frozenset[int], user: User) -> None:
-    children.begin(NAME, connection.fileno())
+    children.begin(NAME)
+    children.close_all_but(connection.fileno())
     from probes.tls_tap.keeper import Keeper, needs  # noqa: PLC0415  what reads libraries is its alone
 
     try:
