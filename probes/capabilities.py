@@ -128,7 +128,8 @@ def forbid_new_privileges() -> None:
 def forbid_dumps() -> None:
     """No core dump, and nobody of the same user looks into the memory."""
     _prctl(_PR_SET_DUMPABLE, 0)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # proc(5), suid_dumpable: a change of the user may undo it
+    # A change of the user may undo that: proc(5), suid_dumpable.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def set_name(name: str) -> None:

@@ -15,6 +15,8 @@ import pytest
 PROGRAM: Final = Path(__file__).parents[2] / "scripts/add-packages"
 TRANSACTIONS: Final = Path(__file__).parent / "transactions"
 
+SETTINGS: Final = "etc/ucspi-tcp.conf"
+
 _APT_GET: Final = """\
 #!/bin/bash
 echo "$*" >> "$(dirname "$0")/calls"
@@ -22,6 +24,11 @@ case " $* " in
     *" --simulate "*) cat "$TRANSACTION" ;;
     *" --download-only "*)
         for word in "$@"; do [[ $word == Dir::Cache::Archives=* ]] && cp "$PACKAGE" "${word#*=}"; done ;;
+    *" install "*)
+        [[ -n ${ROOT-} ]] || exit 0
+        options=()
+        for word in "$@"; do [[ $word == DPkg::Options::=* ]] && options+=("${word#*::=}"); done
+        dpkg --root="$ROOT" --log=/dev/null "${options[@]}" --install "$PACKAGE" || exit 100 ;;
 esac
 exit 0
 """
@@ -49,13 +56,22 @@ class Added:
         return any(not {"--simulate", "--download-only"} & set(call.split()) for call in self.calls)
 
 
-def add(folder: Path, transaction: str, *packages: str, script: str = "#!/bin/sh\n") -> Added:
-    """`script`: run when the only package that is fetched is installed."""
+def add(
+    folder: Path, transaction: str, *packages: str, script: str = "#!/bin/sh\n", root: Path | None = None
+) -> Added:
+    """`script`: run when the only package that is fetched is installed. `root`: where a real dpkg does that;
+    None for nowhere."""
     control = folder / "package/DEBIAN"
     control.mkdir(parents=True)
+    if root is not None:
+        settings = control.parent / SETTINGS
+        settings.parent.mkdir()
+        settings.write_text("the package's\n")
+        (control / "conffiles").write_text(f"/{SETTINGS}\n")
     (control / "control").write_text(_CONTROL)
-    (control / "postinst").write_text(script)
-    (control / "postinst").chmod(0o755)
+    if root is None:
+        (control / "postinst").write_text(script)
+        (control / "postinst").chmod(0o755)
     package = folder / "ucspi-tcp_1_all.deb"
     build = ["dpkg-deb", "--root-owner-group", "--build", str(control.parent), str(package)]
     subprocess.run(build, check=True, capture_output=True)
@@ -68,6 +84,7 @@ def add(folder: Path, transaction: str, *packages: str, script: str = "#!/bin/sh
         "PATH": f"{programs}:{os.environ['PATH']}",
         "TRANSACTION": str(TRANSACTIONS / transaction),
         "PACKAGE": str(package),
+        "ROOT": str(root or ""),
     }
     done = subprocess.run([PROGRAM, *packages], env=environment, capture_output=True, text=True, check=False)
     return Added(done.returncode, done.stderr, (programs / "calls").read_text().splitlines())
@@ -111,3 +128,18 @@ def test_what_only_adds_is_installed_and_apt_get_may_not_remove_anything(tmp_pat
     assert (added.status, added.said) == (0, "")
     assert added.installed
     assert {"--no-remove", "--no-install-recommends", "install", "ucspi-tcp"} <= set(added.calls[-1].split())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="dpkg installs for root alone")
+def test_settings_that_are_there_stay_as_they_are_and_nothing_is_asked(tmp_path: Path) -> None:
+    """As after a package that was removed and not purged. Asked, dpkg would get no answer, and leave the
+    package half installed."""
+    root = tmp_path / "root"
+    for folder in ("etc", "var/lib/dpkg/info", "var/lib/dpkg/updates"):
+        (root / folder).mkdir(parents=True)
+    (root / "var/lib/dpkg/status").touch()
+    (root / SETTINGS).write_text("the operator's\n")
+    added = add(tmp_path, "only_adds.txt", "ucspi-tcp", root=root)
+    assert (added.status, added.said) == (0, "")
+    assert (root / SETTINGS).read_text() == "the operator's\n"
+    assert "Status: install ok installed" in (root / "var/lib/dpkg/status").read_text()
