@@ -11,7 +11,6 @@ import fcntl
 import os
 import platform
 import shutil
-import stat
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "smtp-horizon-lab"
+from probes.safe_path import UnsafePathError, trusted, walked
+
+CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")).absolute() / "smtp-horizon-lab"
 
 KEYS: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # Since Debian 12 these are links, and of earlier ones nothing is there twice.
@@ -63,14 +64,7 @@ def make_roots(suites: tuple[str, ...], contents: Mapping[Path, tuple[str, ...]]
     Raises LabUnavailableError.
     """
     folder = CACHE / suites[-1]
-    folder.mkdir(parents=True, exist_ok=True)
-    for owned in (CACHE, folder):
-        status = owned.stat()
-        if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise LabUnavailableError(
-                f"another user may write to {owned}, and what lies there would be run: "
-                "set XDG_CACHE_HOME to a folder of your own"
-            )
+    _make_own(folder)
     if not _missing(contents):
         return
     with _alone(folder), tempfile.TemporaryDirectory(prefix="unfinished-", dir=folder) as made:
@@ -80,6 +74,25 @@ def make_roots(suites: tuple[str, ...], contents: Mapping[Path, tuple[str, ...]]
             for number, root in enumerate(wanted):
                 _unpack(apt.fetch(contents[root]), unpacked := Path(made, f"root-{number}"))
                 unpacked.rename(root)
+
+
+def _make_own(folder: Path) -> None:
+    """Makes it where it is not there yet. Raises LabUnavailableError where another user could put something
+    there, or another folder in its place, as in a home that is not ours."""
+    why = ""
+    try:
+        for part in (*reversed(folder.parents), folder):
+            with walked(str(part), trusted()) as place:
+                why = f"everybody may write into {part}" if place.is_shared else ""
+                if place.status is None:
+                    part.mkdir()
+                    why = ""
+    except UnsafePathError as unsafe:
+        why = unsafe.why
+    if why:
+        raise LabUnavailableError(
+            f"{why}, and what lies in {folder} would be run: set XDG_CACHE_HOME to a folder of your own"
+        )
 
 
 def _missing(contents: Iterable[Path]) -> list[Path]:

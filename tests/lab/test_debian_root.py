@@ -1,10 +1,12 @@
 """Roots are there wholly or not at all, however many make them at a time, and whoever is killed at it."""
 
 import os
+import pwd
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -64,11 +66,42 @@ def test_what_a_killed_one_left_is_taken_for_nothing_and_removed(tmp_path: Path)
     assert_whole(tmp_path)
 
 
-def test_what_another_user_may_have_put_there_is_not_run(tmp_path: Path) -> None:
-    cache = tmp_path / "smtp-horizon-lab"
-    cache.mkdir()
-    cache.chmod(0o777)
-    maker = making(tmp_path)
-    _, said = maker.communicate(timeout=300)
+def _everybodys(cache: Path) -> None:
+    (cache / "smtp-horizon-lab").mkdir()
+    (cache / "smtp-horizon-lab").chmod(0o777)
+
+
+def _in_a_home_of(user: str) -> Callable[[Path], None]:
+    def make(cache: Path) -> None:
+        os.chown(cache, pwd.getpwnam(user).pw_uid, -1)
+
+    return make
+
+
+def _behind_a_link(cache: Path) -> None:
+    """What it leads to may be root's today."""
+    (cache / "own").mkdir()
+    (cache / "home").mkdir()
+    (cache / "home/link").symlink_to(cache / "own")
+    os.chown(cache / "home/link", pwd.getpwnam("daemon").pw_uid, -1, follow_symlinks=False)
+    (cache / "home").chmod(0o1777)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make other users' files")
+@pytest.mark.parametrize(
+    ("plant", "below", "said"),
+    [
+        (_everybodys, "", "everybody may write into {}/smtp-horizon-lab (mode 0777)"),
+        (_in_a_home_of("daemon"), "", "{} belongs to daemon"),
+        (_behind_a_link, "home/link", "{}/home/link belongs to daemon"),
+    ],
+)
+def test_what_another_user_may_have_put_there_is_not_run(
+    tmp_path: Path, plant: Callable[[Path], None], below: str, said: str
+) -> None:
+    plant(tmp_path)
+    maker = making(tmp_path / below)
+    _, told = maker.communicate(timeout=300)
     assert maker.returncode == 1
-    assert f"another user may write to {cache}" in said
+    assert said.format(tmp_path) in told
+    assert not list(tmp_path.rglob("lock"))
