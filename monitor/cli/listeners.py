@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 import psutil
 
+from monitor.cli.main import one_line
 from monitor.cli.serving import NAME
 
 _UNIT: Final = re.compile(r"/([^/]+\.service)$", re.MULTILINE)
@@ -24,7 +25,8 @@ class Listener(NamedTuple):
 
     def __str__(self) -> str:
         name = "another smtp-horizon" if self.is_watch else self.name
-        return f"{name} ({f'{self.unit}, ' if self.unit else ''}process {self.process})"
+        # Whoever started it has chosen its name: a terminal shall see none of what could be in there.
+        return one_line(f"{name} ({f'{self.unit}, ' if self.unit else ''}process {self.process})")
 
 
 def listener_on(port: int) -> Listener | None:

@@ -127,12 +127,12 @@ def abandon_standard_output() -> None:
 
 def warn(message: str) -> None:
     """One line on standard error."""
-    click.echo(f"Warning: {_one_line(message)}", err=True)
+    click.echo(f"Warning: {one_line(message)}", err=True)
 
 
 def complain(message: str) -> None:
     """One line on standard error, of what keeps us from beginning or going on."""
-    click.echo(f"Error: {_one_line(message)}", err=True)
+    click.echo(f"Error: {one_line(message)}", err=True)
 
 
 def _say(message: str, status: int) -> int:
@@ -140,7 +140,7 @@ def _say(message: str, status: int) -> int:
     return status
 
 
-def _one_line(message: str) -> str:
+def one_line(message: str) -> str:
     """File names and the like may hold anything; a terminal shall see none of it."""
     line = re.sub(r"\s*\n\s*", " ", message.strip())
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)

@@ -53,7 +53,7 @@ class ServiceManager:
         if self._connection is not None:
             # It does not listen, or is slow: the capture waits for nobody.
             with suppress(OSError):
-                self._connection.send("\n".join(lines).encode())
+                self._connection.send(os.fsencode("\n".join(lines)))
 
 
 def taken_from(environment: MutableMapping[str, str] = os.environ) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from monitor.cli.listeners import Listener
 from monitor.simulation.simulation import Simulation
 
 PROGRAM = str(Path(sys.executable).with_name("smtp-horizon"))
@@ -169,6 +170,10 @@ def test_it_is_no_setting(folder: Path) -> None:
     settings = folder / "settings.toml"
     settings.write_text("check = true\n")
     assert f"{settings}:1: unknown key 'check'" in run("--config", str(settings)).stderr
+
+
+def test_who_holds_the_port_has_no_say_in_what_a_terminal_does() -> None:
+    assert str(Listener("\x1b]0;x\a\n", 7, None)) == r"\x1b]0;x\x07 (process 7)"
 
 
 def test_who_holds_the_port_is_named() -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,11 @@ def test_the_variables_are_taken_away() -> None:
     environment = {"NOTIFY_SOCKET": "/run/notify", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "2", "HOME": "/"}
     assert taken_from(environment) == "/run/notify"
     assert environment == {"HOME": "/"}
+
+
+def test_an_interface_may_have_any_name(manager: tuple[socket.socket, str]) -> None:
+    """The kernel takes bytes that are no UTF-8, as any in a file's name."""
+    listening, name = manager
+    with closing(ServiceManager.named(name)) as told_of:
+        told_of.status(os.fsdecode(b"watching eth\xff"))
+    assert listening.recv(4096) == b"STATUS=watching eth\xff"
