@@ -2,8 +2,8 @@
 
     PATH       SQLite, 0600: digests and times
     PATH.key   32 random bytes, 0600: without them no digest can be tried out against an address
-    PATH-wal   SQLite's log, the mode of PATH; gone after an orderly end, unless only root may look into the
-               folder: then it stays, and is read at the next start
+    PATH-wal   SQLite's log, the mode of PATH; gone after an orderly end, unless only root may write into
+               the folder: then it stays, and is read at the next start
 
 All are opened at the start, and nothing by its name after that.
 

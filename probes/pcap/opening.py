@@ -74,6 +74,10 @@ class ExpandsTooMuch(CutShort):
     remedy = "if it is a capture all the same, unpack it on the way: zstd -dc FILE | smtp-horizon read -"
 
 
+def too_many_parts() -> ExpandsTooMuch:
+    return ExpandsTooMuch(f"it has more than {PARTS_PER_BYTE_MAX} packets for each of its bytes")
+
+
 def check_time(seconds: int) -> None:
     """Refuses a packet's time that no calendar knows: only a damaged or forged file has one."""
     if abs(seconds) > LATEST_SECONDS:

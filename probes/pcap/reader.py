@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from probes.frames import FrameDecoder
-from probes.pcap.opening import PARTS_PER_BYTE_MAX, CutShort, ExpandsTooMuch
+from probes.pcap.opening import CutShort, too_many_parts
 from probes.segment import Segment
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class CaptureReader:
         """
         parts_max = self._parts_max
         if parts_max is not None and self.frames_read + self._others_read > parts_max():
-            raise ExpandsTooMuch(f"it has more than {PARTS_PER_BYTE_MAX} packets for each of its bytes")
+            raise too_many_parts()
         gathered = [self._data[self._position :]]
         held = len(gathered[0])
         try:

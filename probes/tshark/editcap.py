@@ -13,7 +13,7 @@ from subprocess import PIPE
 from typing import IO, Final
 
 from probes import isolation
-from probes.pcap.opening import CutShort, OpenInput
+from probes.pcap.opening import CutShort, OpenInput, too_many_parts
 from probes.probe import CaptureFileError
 from probes.tshark.blocks import BlockReader, FrameSink, Interfaces, NotPcapng
 from probes.tshark.processes import end, last_words_of
@@ -104,7 +104,7 @@ class FileSource:
         if pump is not None:
             pump.start()
         try:
-            await self._relay(process, put)
+            await self._relay(process, self._capture, put)
             complaint = await said
         finally:
             await end(process)  # before the pump, which may be writing to it
@@ -118,7 +118,7 @@ class FileSource:
         if complaint or process.returncode:
             raise CutShort(_in_short(complaint) or f"editcap ended with status {process.returncode}")
 
-    async def _relay(self, process: asyncio.subprocess.Process, put: FrameSink) -> None:
+    async def _relay(self, process: asyncio.subprocess.Process, capture: OpenInput, put: FrameSink) -> None:
         assert process.stdout is not None
         blocks = BlockReader(self._interfaces)
         while piece := await process.stdout.read(READ_BYTES):
@@ -128,6 +128,8 @@ class FileSource:
                 raise CutShort("editcap does not write what it should") from error
             self.frames_read += len(frames)
             await put(frames)
+            if self.frames_read > capture.parts_max():
+                raise too_many_parts()
         await process.wait()
 
     def close(self) -> None:

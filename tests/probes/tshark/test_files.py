@@ -23,6 +23,7 @@ import pytest
 import zstandard
 
 from probes import isolation
+from probes.pcap import opening
 from probes.pcap.files import CaptureFilesProbe
 from probes.probe import CaptureFileError, CaptureInterrupted, Probe, ProbeUnavailable
 from probes.segment import Segment
@@ -595,6 +596,18 @@ def test_one_bad_file_among_good_ones_is_one_line_and_status_2(tmp_path: Path) -
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr.startswith(f"Error: {text} is no capture".encode())
     assert done.stderr.count(b"\n") == 1
+
+
+def test_packets_without_end_are_left_after_what_came_before_them(
+    tmp_path: Path, expected: list[Segment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Zeros are empty packets. The bound has a million more, for which tshark would take minutes."""
+    monkeypatch.setattr(opening, "PARTS_FREE", 10_000)
+    path = tmp_path / "it"
+    path.write_bytes(zstandard.compress(PLAIN.read_bytes()) + zstandard.compress(bytes(2**25)))
+    segments, message = read_to_the_cut(TsharkFilesProbe([str(path)], PORTS))
+    assert segments == expected
+    assert f"{path}: it has more than 16 packets for each of its bytes" in message
 
 
 def test_damage_is_one_line_and_what_comes_before_it_is_read(tmp_path: Path, expected: list[Segment]) -> None:
