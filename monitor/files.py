@@ -62,9 +62,16 @@ def open_data(path: str) -> int:
 
 def read_believed(descriptor: int, path: str, user: User | None = None) -> bytes:
     """The whole of a file of settings; closes it. Nobody else may write into it. Raises OSError."""
+    os.set_blocking(descriptor, True)  # it may come through a pipe of the shell's
     with open(descriptor, "rb") as file:
         check_writers(descriptor, path, _trust(user))
-        return file.read() or b""  # None of a pipe that has nothing yet
+        return file.read()
+
+
+def check_regular(descriptor: int, path: str) -> None:
+    """For what is read again: of a pipe, nothing would be left. Raises OSError."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", path)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 What is wrong in it is said with file and line, and with the key that was probably meant.
 """
 
-import os
 import re
 import tomllib
 from difflib import get_close_matches
@@ -24,9 +23,7 @@ def load(path: str, context: click.Context) -> dict[str, Any]:
     """The file's values by parameter name, as click's `default_map` wants them, tried against the options'
     own types. Raises SettingsError."""
     try:
-        descriptor = open_to_read(path)
-        os.set_blocking(descriptor, True)  # it may come through a pipe of the shell's
-        text = read_believed(descriptor, path).decode()
+        text = read_believed(open_to_read(path), path).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SettingsError(f"{path}: cannot be read: {reason}; check --config") from error

@@ -8,6 +8,7 @@ than set a flag, which the loop sees within a heartbeat.
 import errno
 import logging
 import math
+import os
 import signal
 import socket
 import time
@@ -27,7 +28,7 @@ from monitor.cli.privileges import Standing, give_up
 from monitor.cli.probes import open_live_probe
 from monitor.cli.service_manager import ServiceManager
 from monitor.cli.serving import Serving, WebFiles
-from monitor.files import read_believed
+from monitor.files import check_regular, read_believed
 from monitor.metrics.collector import MonitorCollector
 from monitor.metrics.lag import Lag
 from monitor.metrics.server import listen
@@ -337,8 +338,17 @@ def web_settings(path: str, opener: Opener, user: User) -> WebSettings:
 
 
 def _read_through(opener: Opener, user: User, path: Path) -> bytes:
-    """The whole of a file, which may be root's alone. Raises OSError."""
-    return read_believed(opener.open_to_read(str(path)), str(path), user)
+    """The whole of a file, which may be root's alone. Raises OSError.
+
+    Never of a pipe: at SIGHUP it is read again, and an empty web configuration lets everybody in.
+    """
+    descriptor = opener.open_to_read(str(path))
+    try:
+        check_regular(descriptor, str(path))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return read_believed(descriptor, str(path), user)
 
 
 def own_addresses() -> list[str]:

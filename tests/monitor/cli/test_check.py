@@ -105,6 +105,11 @@ def _of_another_user(folder: Path) -> Path:
     return plants
 
 
+def _pipe(folder: Path) -> str:
+    os.mkfifo(folder / "web.yml")
+    return str(folder / "web.yml")
+
+
 def _simulated(folder: Path, *, key: bytes = b"", link: str = "") -> tuple[str, ...]:
     if key:
         (folder / "state.key").write_bytes(key)
@@ -128,6 +133,7 @@ WRONG: dict[str, Callable[[Path], tuple[str, ...]]] = {
     "a state and nothing to simulate": lambda folder: ("--simulate-state", f"{folder}/state"),
     "a database": lambda folder: ("--geoip", f"{folder}/geo.mmdb"),
     "a web configuration": lambda folder: ("--web-config", f"{folder}/web.yml"),
+    "a web configuration that can be read once": lambda folder: ("--web-config", _pipe(folder)),
     "a user": lambda _: ("--user", "nosuch"),
     "an address that is not here": lambda _: ("--listen", "192.0.2.1:9825"),
     "a setting": lambda _: ("--probe", "tcpdump"),
