@@ -116,8 +116,17 @@ def test_nothing_is_installed_that_changes_what_is_there(
     assert not added.installed
 
 
-def test_nothing_is_installed_that_starts_a_service(tmp_path: Path) -> None:
-    added = add(tmp_path, "only_adds.txt", "ucspi-tcp", script=_ENABLES_A_SERVICE)
+@pytest.mark.parametrize(
+    "script",
+    [
+        _ENABLES_A_SERVICE,
+        "#!/bin/sh\n/etc/init.d/some start\n",
+        "#!/bin/sh\n[ -x /x ] || service some restart\n",
+        "#!/bin/sh\nstart-stop-daemon --start --exec /usr/sbin/some\n",
+    ],
+)
+def test_nothing_is_installed_that_starts_a_service(tmp_path: Path, script: str) -> None:
+    added = add(tmp_path, "only_adds.txt", "ucspi-tcp", script=script)
     assert added.status == 2
     assert "ucspi-tcp would start or enable a service. Nothing was changed." in added.said
     assert not added.installed
