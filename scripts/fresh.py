@@ -67,6 +67,8 @@ _METRICS: Final = "http://127.0.0.1:9825/metrics"
 _PORTS: Final = (25, 465, 587, 9825)
 _LISTENING: Final = "0A"  # in /proc/net/tcp
 
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 # <linux/prctl.h>
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
@@ -106,7 +108,7 @@ def main() -> int:
     arguments.add_argument("--keep", action="store_true", help="leave the root behind, to look into it")
     arguments.add_argument("command", nargs="*", help="run this in the clone, in place of both")
     chosen = arguments.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDING[1:]:
         signal.signal(number, _terminate)
     try:
         check()
@@ -236,10 +238,12 @@ def fresh_root(release: str, *, keep: bool) -> Iterator[Root]:
         step("git clone", lambda: clone(root))
         yield root
     finally:
-        if keep:
-            print(f"make fresh: the root is {path}; remove it when you have seen enough")
-        else:
-            remove(path)
+        with undisturbed():
+            end_all()
+            if keep:
+                print(f"make fresh: the root is {path}; remove it when you have seen enough")
+            else:
+                remove(path)
 
 
 def bring_up_to_date(root: Root) -> None:
@@ -494,18 +498,38 @@ def wait(process: "subprocess.Popen[str]", seconds: float = float("inf")) -> int
 
 
 def end(process: "subprocess.Popen[str]") -> None:
-    """In good order if it can, so that it removes what it has made; then whatever is left of it."""
-    if process.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGINT)
-        wait(process, _END_SECONDS)
+    """In good order if it can, so that it removes what it has made; then whatever is left of it. Who
+    interrupts a second time does not want to wait for that order."""
+    with suppress(KeyboardInterrupt, Terminated):
+        if process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+            wait(process, _END_SECONDS)
+    with undisturbed():
+        end_all(process)
+
+
+def end_all(process: "subprocess.Popen[str] | None" = None) -> None:
+    """Whatever was started here and has not ended. `process`: one whose status is wanted."""
     while left := list(descendants_of(os.getpid())):
         for pid in left:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        process.poll()
-        reap(process.pid)
+        if process is not None:
+            process.poll()
+        reap(None if process is None else process.pid)
         time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """No signal that can be ignored keeps us from cleaning up."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def descendants_left() -> list[str]:

@@ -110,6 +110,55 @@ def test_interrupted_it_ends_all_the_same(tmp_path: Path) -> None:
     assert not (tmp_path / "root").exists()
 
 
+@needs_root
+def test_interrupted_twice_it_does_not_wait(tmp_path: Path) -> None:
+    stubborn = "trap 'echo told' INT; echo waiting; while :; do sleep 4321; done"
+    with start(tmp_path / "root", stubborn) as program:
+        assert program.stdout is not None
+        for line in ("waiting\n", "told\n"):
+            while program.stdout.readline() != line:
+                assert program.poll() is None
+            program.send_signal(signal.SIGINT)
+        said, _ = program.communicate(timeout=40)  # in good order it would have 60 s
+    assert said.splitlines()[-1] == "left: []"
+    assert not sleepers()
+    assert not (tmp_path / "root").exists()
+
+
+MADE_HALF: Final = """
+import subprocess, sys
+from pathlib import Path
+from scripts import fresh
+
+def unpack(release, path):
+    path.mkdir()
+    subprocess.Popen(["setsid", "sleep", "4321"], cwd=path)
+    raise fresh.Terminated
+
+fresh.FOLDER = Path(sys.argv[1])
+fresh.unpack = unpack
+try:
+    with fresh.fresh_root("trixie", keep=False):
+        pass
+except fresh.Terminated:
+    print(*fresh.FOLDER.iterdir())
+"""
+
+
+@needs_root
+def test_what_makes_the_root_is_ended_too(tmp_path: Path) -> None:
+    made = subprocess.run(
+        [sys.executable, "-c", MADE_HALF, tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (made.stderr, made.stdout.splitlines()[-1]) == ("", "")
+    assert not sleepers()
+
+
 def test_the_paths_that_settings_name_are_found(tmp_path: Path) -> None:
     index = tmp_path / "simple"
     index.mkdir()

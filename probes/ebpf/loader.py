@@ -25,6 +25,10 @@ from probes.ebpf.loading import Answer, Build, ProgramKind
 from probes.ebpf.refusal import RejectedError, first_error, why_refused
 from probes.probe import ProbeUnavailable
 
+_EDGE_BYTES: Final = 65_536
+"""How much is read at the beginning and at the end of what libbcc and clang said. Between them may be 100 MB:
+a line for each instruction that the verifier walked."""
+
 KERNEL_SOURCE: Final = Path(__file__).parent / "kernel_source"
 _IN_SYS_ADMIN: Final = frozenset({Capability.BPF, Capability.PERFMON})
 """What that includes, as before Linux 5.8 there was nothing finer."""
@@ -148,7 +152,8 @@ def _compile(bcc: ModuleType, build: Build, constants: dict[str, int]) -> Any:
 
 @contextmanager
 def _standard_error_kept() -> Iterator[Callable[[], str]]:
-    """Keeps what libbcc and clang write to standard error; gives a function that tells it.
+    """Keeps what libbcc and clang write to standard error. Gives a function that tells it, or
+    how it begins and ends.
 
     They write to the descriptor, so it is the descriptor that must be turned aside.
     """
@@ -157,8 +162,11 @@ def _standard_error_kept() -> Iterator[Callable[[], str]]:
     with open(os.memfd_create("said"), "w+b") as kept:  # no file: the disk may be full, /tmp read-only
 
         def said() -> str:
+            size = kept.seek(0, os.SEEK_END)
             kept.seek(0)
-            return kept.read().decode(errors="replace")
+            begin = kept.read(_EDGE_BYTES)
+            kept.seek(max(len(begin), size - _EDGE_BYTES))
+            return (begin + kept.read()).decode(errors="replace")
 
         os.dup2(kept.fileno(), 2)
         try:

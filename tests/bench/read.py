@@ -63,7 +63,8 @@ _COMMANDS: Final[dict[str, Callable[[Path], list[str | Path]]]] = {
     PYSHARK: lambda file: [sys.executable, _FOLDER / "bare_pyshark.py", file],
     DPKT: lambda file: [sys.executable, _FOLDER / "bare_dpkt.py", file],
     NDPI: lambda file: ["ndpiReader", "-q", "-i", file],
-    TCPDUMP: lambda file: ["tcpdump", "-r", file, "-w", "/dev/null"],
+    # -Z: else root's tcpdump gives what it writes, the machine's /dev/null, to the user that it becomes.
+    TCPDUMP: lambda file: ["tcpdump", "-Z", "root", "-r", file, "-w", "/dev/null"],
     BARE_LOOP: lambda file: [sys.executable, _FOLDER / "bare_loop.py", file],
 }
 # Who reads which file: libpcap knows no compression, and pyshark is slow.
@@ -145,8 +146,6 @@ def measure(scale: Scale) -> Readings:
     """Raises RuntimeError where a reader fails."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # tcpdump reads as a user of its own.
-        folder.chmod(0o755)
         output = folder / "output"
         packets = make_files(folder, scale.capture, scale.copies)
         costs: dict[Case, list[Cost]] = {case: [] for case in _CASES}

@@ -1,6 +1,7 @@
 """The benchmarks run, and notice a run that went wrong; how fast anything was is no business of a test."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import psutil
 import pytest
@@ -106,6 +108,29 @@ def test_the_benchmark_of_read_runs_and_shows_every_reader(tmp_path: Path) -> No
     )
     assert all(f"| {reader} " in told for reader in readers)
     assert [goal.limit for goal in read.goals(readings)] == [1 / 10, 1 / 3, 3, 1 / 500, read.FLAT]
+
+
+OWN_DEVICES: Final = """
+mount -t tmpfs devices /dev
+mknod -m 666 /dev/null c 1 3
+"$@"
+stat --format %u:%g /dev/null
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's tcpdump gives files away")
+@pytest.mark.skipif(shutil.which("tcpdump") is None, reason="needs tcpdump")
+def test_the_machines_null_device_stays_roots(tmp_path: Path) -> None:
+    read.make_files(tmp_path, QUICK.capture, 1)
+    tmp_path.chmod(0o755)
+    command = read._COMMANDS[read.TCPDUMP](tmp_path / read.PLAIN)
+    said = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", OWN_DEVICES, "sh", *command],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert said == "0:0\n"
 
 
 def test_what_is_measured_in_fewer_rounds_is_held_against_the_same_rounds() -> None:

@@ -99,6 +99,8 @@ def _command(
     image: Path, initramfs: Path, memory_mb: int, processors: int, console: Path, results: Path
 ) -> Sequence[str | Path]:
     return [
+        # However we end: a machine that hangs would run for ever.
+        *("setpriv", "--pdeathsig", "KILL"),
         PROGRAM,
         *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"),
         *("-m", f"{memory_mb}M", "-smp", str(processors)),

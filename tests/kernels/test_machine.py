@@ -1,10 +1,16 @@
 """What a virtual machine says, and what of it is a fault."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Final
 
 import pytest
 
+from scripts.native import ROOT
 from tests.kernels import debian
 from tests.kernels.archive import Archive
 from tests.kernels.debian import Kernel, KernelUnavailableError
@@ -61,6 +67,32 @@ def test_the_end_of_a_console_is_bounded() -> None:
     assert last_lines("") == "    | (its console is empty)"
     assert len(last_lines("line\n" * 1_000).splitlines()) == 25
     assert len(last_lines("x" * 10_000_000)) < 100_000
+
+
+BOOT: Final = """
+import sys
+from pathlib import Path
+from tests.kernels import machine
+machine.PROGRAM = sys.argv[1]
+machine.boot(Path("/nosuch"), Path("/nosuch"), memory_mb=1, processors=1, seconds=600, name="6.1")
+"""
+
+
+def test_a_machine_does_not_outlive_who_started_it(tmp_path: Path) -> None:
+    program, number = tmp_path / "qemu", tmp_path / "number"
+    program.write_text(f"#!/bin/sh\necho $$ > {number}.new\nmv {number}.new {number}\nexec sleep 600\n")
+    program.chmod(0o755)
+    with subprocess.Popen(
+        [sys.executable, "-c", BOOT, program], cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}
+    ) as starting:
+        while not number.exists():
+            assert starting.poll() is None
+            time.sleep(0.05)
+        starting.kill()
+    deadline = time.monotonic() + 30
+    while Path("/proc", number.read_text().strip(), "comm").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def machine(tmp_path: Path, script: str) -> tuple[Kernel, Path]:
