@@ -20,9 +20,11 @@ SCHEMA_STEPS_MAX: Final = 20_000
 """Of SQLite's virtual machine, to read the schema: ours takes some 300."""
 STATE_BYTES_MAX: Final = 2 * 1024**3
 """Of the file and of its log. Full tables take 500 MB."""
+PAGE_BYTES: Final = 4096  # SQLite's default; the file says its own
 _STACK_BYTES: Final = 512 * 1024**2
 """SQLite's check calls itself for each page under a page, 200 bytes of stack at a time, and a forged file of
-`STATE_BYTES_MAX` is a chain of half a million. What is not used of it is not there."""
+`STATE_BYTES_MAX` is a chain of half a million; with smaller pages it would be of four. What is not used of it
+is not there."""
 
 KEY_PROOF: Final = "CREATE TABLE key_proof (proof BLOB NOT NULL)"
 
@@ -50,6 +52,10 @@ def confine(connection: sqlite3.Connection) -> None:
 def check(connection: sqlite3.Connection) -> None:
     """Raises DamagedError, and `DatabaseErrors`."""
     _check_schema(connection)
+    # Not the header's: SQLite's log may have another.
+    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    if page_bytes != PAGE_BYTES:
+        raise DamagedError(f"its pages have {page_bytes} bytes instead of {PAGE_BYTES}")
     _with_room(lambda: _check_pages(connection))
     for table, statement in ill_formed():
         if connection.execute(statement).fetchone() is not None:

@@ -20,6 +20,7 @@ from typing import Final
 
 from monitor.simulation.state_check import (
     KEY_PROOF,
+    PAGE_BYTES,
     STATE_BYTES_MAX,
     DamagedError,
     DatabaseErrors,
@@ -205,6 +206,8 @@ def _make_key(path: Path) -> bytes:
 
 def _open(connection: sqlite3.Connection, digests: Digests, path: Path, *, is_new: bool) -> None:
     confine(connection)
+    if is_new:
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     # The lock is held from here to the end, and so SQLite needs no shared memory beside the file.
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
     connection.execute("BEGIN EXCLUSIVE")

@@ -206,6 +206,15 @@ def test_pages_that_lead_to_one_page_by_too_many_ways_are_refused_at_once(path: 
     assert "is damaged (" in refusal(path)
 
 
+def test_a_state_of_smaller_pages_is_refused(path: Path, whole: Files) -> None:
+    """A chain of so many as a file may hold would take more stack than there is."""
+    whole.at(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in ("PRAGMA journal_mode = DELETE", "PRAGMA page_size = 512", "VACUUM"):
+            connection.execute(statement)
+    assert f"is damaged (its pages have 512 bytes instead of {PAGE})" in refusal(path)
+
+
 @pytest.mark.thorough
 def test_a_chain_of_pages_as_long_as_a_file_may_be_does_not_end_the_program(path: Path, whole: Files) -> None:
     whole.at(path)
