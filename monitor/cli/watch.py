@@ -1,6 +1,7 @@
 """`smtp-horizon watch`: the options; what they do is in monitor.cli.watching."""
 
 import logging
+import os
 from contextlib import closing
 from typing import Any, Final
 
@@ -156,6 +157,7 @@ def command(
         level=logging.getLevelNamesMapping()[log_level.upper()],
     )
     del config  # its callback has read it
+    _refuse_one_file_for_two(records, site["simulate_state"])
     capabilities.set_name(NAME)
     whom = _user(user)
     told_at = service_manager.taken_from()
@@ -178,6 +180,12 @@ def command(
             Watching(watch_settings, opener, manager) as watching,
         ):
             return watching.run()
+
+
+def _refuse_one_file_for_two(records: str | None, state: str | None) -> None:
+    """Records would be appended to SQLite's database."""
+    if records is not None and state is not None and os.path.realpath(records) == os.path.realpath(state):
+        raise CannotBegin("--records and --simulate-state name the same file; name another with one of them")
 
 
 def _user(name: str | None) -> User:

@@ -130,6 +130,7 @@ WRONG: dict[str, Callable[[Path], tuple[str, ...]]] = {
     "a key of another length beside no state": lambda folder: _simulated(folder, key=b"short"),
     "a state that leads nowhere": lambda folder: _simulated(folder, link="state"),
     "a key that leads nowhere": lambda folder: _simulated(folder, link="state.key"),
+    "one file for records and state": lambda folder: ("--records", f"{folder}/./state", *_simulated(folder)),
     "a state and nothing to simulate": lambda folder: ("--simulate-state", f"{folder}/state"),
     "a database": lambda folder: ("--geoip", f"{folder}/geo.mmdb"),
     "a web configuration": lambda folder: ("--web-config", f"{folder}/web.yml"),
