@@ -93,12 +93,13 @@ def _let_others_in(folder: Path) -> None:
 
 
 def main() -> None:
-    _let_others_in(ROOT)
-    os.chdir(ROOT)
     is_tapping = sys.argv[1] == "tls_tap"
     command = sys.argv[2:] if is_tapping else sys.argv[1:]
     unit = directives(DROP_IN) if is_tapping else directives()
+    # Before the project hides what lies beside it: systemd-analyze may be the lab's, which does.
     calls = allowed_calls(unit["SystemCallFilter"])
+    _let_others_in(ROOT)
+    os.chdir(ROOT)
     shown = unit["ProtectProc"][-1]
     if shown != "default":
         subprocess.run(["mount", "-t", "proc", "-o", f"hidepid={shown}", "proc", "/proc"], check=True)

@@ -44,6 +44,7 @@ PROGRAMS: Final = {
     "/usr/sbin/setcap": "libcap2-bin",
     "/usr/sbin/bpftool": "bpftool",
     "/usr/bin/jq": "jq",
+    "/etc/protocols": "netbase",  # swaks asks there for the number of TCP
     "/usr/sbin/debootstrap": "debootstrap",
     "/usr/bin/tcpserver": "ucspi-tcp",
     "/usr/bin/tcprules": "ucspi-tcp",

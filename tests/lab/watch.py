@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -99,13 +99,15 @@ class Watch(Process):
         *options: str,
         interface: str = INTERFACE,
         environment: Mapping[str, str] | None = None,
+        program: Sequence[str | Path] = (PROGRAM,),
     ) -> None:
+        """`program`: the first words of the command."""
         self.records_file = folder / "records.jsonl"
         listen = f"{LISTEN[0]}:{LISTEN[1]}"
         super().__init__(
             namespace,
             [
-                PROGRAM,
+                *program,
                 *("watch", "--interface", interface, "--listen", listen),
                 *("--records", str(self.records_file), *options),
             ],

@@ -14,9 +14,10 @@ from typing import Final
 import pytest
 
 from monitor.cli.opener import NAME as OPENER
+from tests.environments import environment_with
 from tests.lab.network import Network
 from tests.lab.packages import LabUnavailableError, ensure
-from tests.lab.watch import Watch
+from tests.lab.watch import PROGRAM, Watch
 from tests.mmdb import write_mmdb
 from tests.probes.second_cable import SECOND, SECOND_ADDRESS, second_cable
 
@@ -46,13 +47,22 @@ def network() -> Iterator[Network]:
 @pytest.fixture(
     params=["ebpf", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("pcap", "pyshark"))]
 )
-def probe(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Its name. libpcap is had by hiding bcc: its name can't be asked for."""
+def probe(request: pytest.FixtureRequest) -> str:
+    """Its name."""
     name: str = request.param
-    if name == "pcap":
-        (tmp_path / "bcc.py").write_text("raise ImportError('no bcc here')\n")
-        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return name
+
+
+@pytest.fixture
+def program(probe: str, tmp_path: Path) -> list[str | Path]:
+    """libpcap is what there is without bcc: its name can't be asked for."""
+    if probe != "pcap":
+        return [PROGRAM]
+    return [
+        environment_with(tmp_path / "venv", "bcc.py", "raise ImportError('no bcc here')\n"),
+        "-I",
+        PROGRAM,
+    ]
 
 
 @pytest.fixture
@@ -122,13 +132,15 @@ def assert_only_left(network: Network, capabilities: int) -> None:
     assert {OPENER, "smtp-horizon"} <= seen
 
 
-def test_it_runs_as_nobody_and_nothing_is_lost_by_that(network: Network, folder: Path, probe: str) -> None:
+def test_it_runs_as_nobody_and_nothing_is_lost_by_that(
+    network: Network, folder: Path, probe: str, program: list[str | Path]
+) -> None:
     database, state = folder / "country.mmdb", folder / "state.sqlite"
     options = ["--geoip", write_mmdb(database, {f"{CLIENT_ADDRESS}/32": {"country": {"iso_code": "DE"}}})]
     options += ["--simulate", "greylite", "--simulate-state", str(state)]
     options += ["--probe", "auto" if probe == "pcap" else probe]
     database.chmod(0o600)
-    with Watch(network.server, folder, *options, interface=SECOND) as watch:
+    with Watch(network.server, folder, *options, interface=SECOND, program=program) as watch:
         assert watch.sample_sum("smtp_monitor_capture_up", probe=probe) == 1
         mail(network, "one@client.example")
         watch.await_silence()
