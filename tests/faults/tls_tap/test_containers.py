@@ -49,4 +49,4 @@ def test_it_is_read_along_from_the_host(lab: Laboratory, tmp_path: Path) -> None
                 truth = thread.submit(converse, way, client_address(3), one_message).result()
             assert not differences_inside(watch.record_of(truth), truth)
         assert watch.stop() == 0
-    assert "reading along in /usr/lib/x86_64-linux-gnu/libssl.so.3 of process" in watch.said()
+    assert f"reading along in {place}/root/usr/lib/x86_64-linux-gnu/libssl.so.3 of process" in watch.said()
