@@ -211,7 +211,7 @@ class _Client:
         for name, value in event.headers:
             # A list may come in several lines: RFC 9110 section 5.3.
             headers[name] = headers[name] + b", " + value if name in headers else value
-        return _Request(event.method, event.target.partition(b"?")[0], headers)
+        return _Request(event.method, _path_of(event.target), headers)
 
     async def send(self, answer: Answer, more_headers: Mapping[str, str], *, with_body: bool) -> None:
         """Returns when the client has said that it has all of it, by closing its own side.
@@ -289,6 +289,14 @@ class _Client:
         """Whether the kernel forgets the connection at once, with all that it has for the client."""
         with suppress(OSError):
             self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", is_on, 0))
+
+
+def _path_of(target: bytes) -> bytes:
+    """Without a query. A server must accept targets with scheme and host, too: RFC 9112 section 3.2.2."""
+    path = target.partition(b"?")[0]
+    if path.startswith((b"http://", b"https://")):
+        return b"/" + path.partition(b"://")[2].partition(b"/")[2]
+    return path
 
 
 def _put(task: asyncio.Task[None], among: dict[asyncio.Task[None], None], at_most: int) -> None:

@@ -127,6 +127,22 @@ def test_a_request_that_comes_byte_by_byte_is_answered(server: Serving) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (b"http://mx.example/metrics", b"200"),
+        (b"https://mx.example/metrics?x=http://y/", b"200"),
+        (b"http://mx.example", b"200"),
+        (b"http://mx.example/nothing", b"404"),
+        (b"//metrics", b"404"),
+    ],
+)
+def test_a_target_may_have_scheme_and_host(server: Serving, target: bytes, status: bytes) -> None:
+    with socket.create_connection(_address(server)) as connection:
+        connection.sendall(b"GET " + target + b" HTTP/1.1\r\nHost: mx.example\r\n\r\n")
+        assert connection.recv(12) == b"HTTP/1.1 " + status
+
+
 def test_who_drips_bytes_is_closed_in_time(server: Serving) -> None:
     begin = time.monotonic()
     with socket.create_connection(_address(server)) as connection:
