@@ -1,6 +1,7 @@
 """What `make fresh` starts in a root ends with it, and leaves nothing mounted on this machine."""
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -110,9 +111,18 @@ def test_interrupted_it_ends_all_the_same(tmp_path: Path) -> None:
     assert not (tmp_path / "root").exists()
 
 
+STUBBORN: Final = f"""
+import os, signal, time
+signal.signal(signal.SIGINT, lambda *_: os.write(1, b"told\\n"))
+os.write(1, b"waiting\\n")
+time.sleep({SLEEP.split()[1]})
+"""
+
+
 @needs_root
 def test_interrupted_twice_it_does_not_wait(tmp_path: Path) -> None:
-    stubborn = "trap 'echo told' INT; echo waiting; while :; do sleep 4321; done"
+    # No shell: where it has just begun to wait for a program, it may take note of a signal only at its end.
+    stubborn = f"exec python3 -c {shlex.quote(STUBBORN)}"
     with start(tmp_path / "root", stubborn) as program:
         assert program.stdout is not None
         for line in ("waiting\n", "told\n"):
@@ -125,14 +135,14 @@ def test_interrupted_twice_it_does_not_wait(tmp_path: Path) -> None:
     assert not (tmp_path / "root").exists()
 
 
-MADE_HALF: Final = """
+MADE_HALF: Final = f"""
 import subprocess, sys
 from pathlib import Path
 from scripts import fresh
 
 def unpack(release, path):
     path.mkdir()
-    subprocess.Popen(["setsid", "sleep", "4321"], cwd=path)
+    subprocess.Popen(["setsid", *{SLEEP.split()}], cwd=path)
     raise fresh.Terminated
 
 fresh.FOLDER = Path(sys.argv[1])
