@@ -236,7 +236,7 @@ def _network_below_tcp(row: _Row, layers: list[str]) -> str | None:
     above = layers[len(below) + 1 :]
     if not _NETWORK_LAYERS.isdisjoint(above) or _MPLS in above:
         return None
-    if below[-1] == "ip" and row.ip_protocol != _TCP_NUMBER and row.ipv6_destination:
+    if below[-1:] == ["ip"] and row.ip_protocol != _TCP_NUMBER and row.ipv6_destination:
         return "ipv6"  # Wireshark 4.6 calls it `ip` in GTP. TCP right behind IPv4 would be named in ip.proto.
     for layer in reversed(below):
         if layer in _NETWORK_LAYERS:

@@ -748,3 +748,10 @@ def test_what_waits_at_the_end_is_dropped() -> None:
     assert not counts.dropped
     reader.flush()
     assert counts.dropped == {DropSite.FRAGMENTS: 1}
+
+
+def test_tcp_with_nothing_below_it_is_unsupported() -> None:
+    counts = PacketCounts()
+    _, segment = RowReader(PORTS, counts).read(_row(frame__protocols="tcp"))
+    assert segment is None
+    assert counts.seen == {Verdict.UNSUPPORTED: 1}
