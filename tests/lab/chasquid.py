@@ -14,11 +14,12 @@ from tests.lab.unpacked import launch_unpacked, prepare_root
 
 ADDRESS: Final = server_address(41)
 
+# It wants the addresses for submission, from 1.15 on: on ports that nobody watches.
 _SETTINGS: Final = """\
 hostname: "{server_name}"
 smtp_address: "{address}:25"
-submission_address: ""
-submission_over_tls_address: ""
+submission_address: "127.0.0.1:2587"
+submission_over_tls_address: "127.0.0.1:2465"
 mail_delivery_agent_bin: "/bin/true"
 data_dir: "/var/lib/chasquid"
 mail_log_path: "/var/log/chasquid.log"
